@@ -1,0 +1,8 @@
+"""`python -m fedcore` is `fedcore`."""
+
+from __future__ import annotations
+
+from fedcore.cli.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The coordinator: a Flower `ServerApp`, its workflows and its stack of grids."""

@@ -1,0 +1,45 @@
+"""The `ServerApp` of a deployment: everything it needs stands in the run folder that the run's config names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from fedcore.coordinator.runner import execute
+from fedcore.coordinator.watch import EventFile
+from fedcore.coordinator.workflows.train import Settings
+from fedcore.errors import FedcoreError, JobError
+from fedcore.jobs.job import TrainJob
+
+app = ServerApp()
+
+EVENTS = "events.jsonl"
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the job of the run folder.
+
+    Run config: `run-dir` (path of the run folder), `resume` (bool).
+    """
+    named = context.run_config.get("run-dir")
+    if not isinstance(named, str):
+        raise JobError("the run's config names no run-dir; start runs with `fedcore run`")
+    folder = Path(named)
+    about = json.loads((folder / "run.json").read_text())
+    settings = Settings(
+        run=about["run"],
+        folder=folder,
+        engine="deployment",
+        expected=int(about["expected"]),
+        watcher=EventFile(folder / EVENTS),
+        resume=bool(context.run_config.get("resume", False)),
+    )
+    try:
+        execute(TrainJob.model_validate(about["job"]), grid, settings)
+    except FedcoreError:
+        # It stands in result.json, from where `fedcore run` takes it; Flower would print a trace.
+        return

@@ -1,0 +1,1 @@
+"""Grids that wrap grids: who is asked, what is recorded, how replies are summed."""

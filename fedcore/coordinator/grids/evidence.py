@@ -1,0 +1,222 @@
+"""The grid that writes down what was sent to whom, what came back, and refuses updates that cannot be used."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from flwr.app import ArrayRecord, Message
+from flwr.serverapp import Grid
+
+from fedcore.coordinator.grids.layer import Layer
+from fedcore.flower import digest_of, error_reply, payload_bytes
+from fedcore.trust import evidence
+
+EXTRA = "extra/"
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A participant that gave nothing usable in a phase.
+
+    Args:
+        party, step: Who and where.
+        kind: Name of the error's class, `NoReply` when there was no answer.
+        reason: For a person.
+    """
+
+    party: str
+    step: str
+    kind: str
+    reason: str
+
+
+@dataclass
+class Phase:
+    """One exchange with the cohort.
+
+    Args:
+        name: `prepare`, `train`, `evaluate` or `local baseline`.
+        number: The round.
+        seconds: From the first message to the last reply.
+        sites: Per participant: metrics, seconds, bytes, examples.
+        lost: Who gave nothing usable, and why.
+    """
+
+    name: str
+    number: int
+    seconds: float = 0.0
+    sites: dict[str, dict[str, Any]] = field(default_factory=dict)
+    lost: list[Lost] = field(default_factory=list)
+
+    @property
+    def step(self) -> str:
+        """As in messages: `train round 3`."""
+        return self.name if self.number == 0 else f"{self.name} round {self.number}"
+
+    def total(self, direction: str) -> int:
+        """Bytes sent `down` or `up` by all."""
+        return sum(int(site["bytes"][direction]) for site in self.sites.values())
+
+
+class Watcher(Protocol):
+    """Is told of each phase while it happens."""
+
+    def phase_started(self, number: int, phase: str, cohort: int) -> None: ...
+    def reply(self, party: str, phase: str, seconds: float) -> None: ...
+    def lost(self, party: str, phase: str, reason: str) -> None: ...
+
+
+class EvidenceGrid(Layer):
+    """Records each phase; turns a reply that cannot be used into an error reply that says why.
+
+    A reply is refused when an array has an unknown name, another shape or a value that is not finite, when its
+    arrays are not those of the first reply, or when it claims no examples or more than the participant declared.
+
+    Args:
+        grid: The grid below.
+        name_of: Participant name by node id.
+        log: File of the coordinator's evidence.
+        digest: Record a SHA-256 of each update.
+        watcher: Told what happens.
+    """
+
+    def __init__(
+        self, grid: Grid, name_of: Callable[[int], str], log: Path, digest: bool, watcher: Watcher
+    ) -> None:
+        super().__init__(grid)
+        self.name_of = name_of
+        self.log = log
+        self.digest = digest
+        self.watcher = watcher
+        self.rows: Mapping[str, int] = {}
+        self._layout: dict[str, tuple[int, ...]] = {}
+        self.phase = Phase("prepare", 0)
+
+    def begin(self, name: str, number: int) -> Phase:
+        """Name the exchange that comes next; its record."""
+        self.phase = Phase(name, number)
+        return self.phase
+
+    def stream(self, messages: Iterable[Message], timeout: float | None) -> Iterator[Message]:
+        """Replies of the grid below, recorded and checked."""
+        phase, began = self.phase, time.monotonic()
+        asked = list(messages)
+        self._layout = {}
+        self.watcher.phase_started(phase.number, phase.name, len(asked))
+        to_node = {message.metadata.dst_node_id: message for message in asked}
+        shapes = _shapes(asked[0]) if asked else {}
+        for message in asked:
+            party = self.name_of(message.metadata.dst_node_id)
+            size = payload_bytes(message.content)
+            phase.sites[party] = {"bytes": {"down": size, "up": 0}, "seconds": 0.0, "metrics": {}}
+        for reply in super().stream(asked, timeout):
+            party = self.name_of(reply.metadata.src_node_id)
+            site = phase.sites[party]
+            site["seconds"] = time.monotonic() - began
+            problem = self._problem(reply, party, shapes)
+            if problem is None:
+                self._record(reply, site)
+                self.watcher.reply(party, phase.name, site["seconds"])
+            else:
+                phase.lost.append(problem)
+                self.watcher.lost(problem.party, phase.step, problem.reason)
+                if not reply.has_error():
+                    reply = error_reply(to_node[reply.metadata.src_node_id], problem.reason)
+            self._write(phase, problem.party if problem else party, site, problem)
+            yield reply
+        phase.seconds = time.monotonic() - began
+
+    def _record(self, reply: Message, site: dict[str, Any]) -> None:
+        site["bytes"]["up"] = payload_bytes(reply.content)
+        if self.digest and reply.content.array_records:
+            site["sha256"] = digest_of(reply.content)
+        for record in reply.content.metric_records.values():
+            site["metrics"] = {k: v for k, v in record.items() if not isinstance(v, list)}
+
+    def _write(self, phase: Phase, party: str, site: dict[str, Any], problem: Lost | None) -> None:
+        entry = {"event": "reply" if problem is None else "lost", "party": party, "step": phase.step}
+        entry["bytes"] = site["bytes"]
+        if "sha256" in site:
+            entry["sha256"] = site["sha256"]
+        if problem is not None:
+            entry["why"] = problem.reason
+        evidence.append(self.log, entry, durable=self.digest)
+
+    def _problem(self, reply: Message, party: str, shapes: Mapping[str, tuple[int, ...]]) -> Lost | None:
+        step = self.phase.step
+        if reply.has_error():
+            kind, reason, told = explain(reply.error.reason)
+            # Before prepare has its answer, the node's own word for its name is all there is.
+            return Lost(told if told and party.startswith("node ") else party, step, kind, reason)
+        rows = self.rows.get(party) if self.phase.name == "train" else None
+        reason_found = _bad_examples(reply, rows) if self.phase.name != "prepare" else None
+        reason_found = reason_found or self._bad_arrays(reply, shapes)
+        return Lost(party, step, "DataError", reason_found) if reason_found else None
+
+    def _bad_arrays(self, reply: Message, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+        for record in reply.content.array_records.values():
+            problem = _bad_array(record, shapes)
+            if problem:
+                return problem
+        layout = _shapes(reply)
+        first = self._layout = self._layout or layout
+        if layout != first:
+            other = sorted(name for name in {*layout, *first} if layout.get(name) != first.get(name))
+            return f"the update has other arrays than the first one that came: {', '.join(other)}"
+        return None
+
+
+def explain(reason: str | None) -> tuple[str, str, str | None]:
+    """Kind, text and party of an error reply: ours are JSON, Flower's are plain."""
+    try:
+        told = json.loads(reason or "")
+        return str(told["type"]), str(told["message"]), told.get("party")
+    except (ValueError, TypeError, KeyError):
+        return "NoReply", reason or "no reason given", None
+
+
+def _shapes(message: Message) -> dict[str, tuple[int, ...]]:
+    return {
+        name: tuple(array.shape)
+        for record in message.content.array_records.values()
+        for name, array in record.items()
+    }
+
+
+def _bad_examples(reply: Message, rows: int | None) -> str | None:
+    told = [metrics.get("num-examples") for metrics in reply.content.metric_records.values()]
+    if len(told) != 1:
+        return f"the reply has {len(told)} records of metrics, one is expected"
+    examples = told[0]
+    if examples is None or isinstance(examples, list) or not math.isfinite(examples) or examples <= 0:
+        return "the reply's num-examples is not a positive number"
+    if rows is not None and examples > rows:
+        return f"the reply claims {examples:g} examples, the participant declared {rows}"
+    return None
+
+
+def _bad_array(record: ArrayRecord, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    for name, array in record.items():
+        if name not in shapes and not name.startswith(EXTRA):
+            return f"the update has an array {name!r} that the model does not have"
+        try:
+            value = array.numpy()
+        except (ValueError, TypeError, EOFError, OSError):
+            return f"the update's {name!r} cannot be read"
+        # What the bytes say, which is what would be added up; the record's own word for it may differ.
+        if value.shape != tuple(array.shape) or value.shape != shapes.get(name, value.shape):
+            return (
+                f"the update's {name!r} has shape {value.shape}, the model's {shapes.get(name, array.shape)}"
+            )
+        if value.dtype.kind not in "fiub":
+            return f"the update's {name!r} has values of type {value.dtype}; numbers are expected"
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            return f"the update has NaN or infinite values in {name!r}"
+    return None

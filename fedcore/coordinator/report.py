@@ -1,0 +1,158 @@
+"""The run folder's `report.html`: one self-contained page for people who answer for the data.
+
+The page holds no script and asks for nothing: its content security policy forbids both, and allows the one
+style sheet below by its digest.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import shlex
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from fedcore.coordinator import report_account as account
+from fedcore.coordinator import report_results as results
+from fedcore.coordinator.markup import Markup, element, join
+from fedcore.coordinator.record import Record, parse, read_result
+from fedcore.coordinator.wording import (
+    bytes_text,
+    count_text,
+    headline,
+    metric_text,
+    metric_title,
+    seconds_text,
+    status_text,
+)
+from fedcore.coordinator.wording import comparison as compared
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write `report.html` from the run folder's `result.json`, replacing an older one at once.
+
+    Args:
+        run_dir: The run folder; `evidence/`, `model.safetensors` and `job.yaml` in it are counted and named
+            when they are there.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        JobError: `result.json` is absent or is not a JSON object.
+    """
+    page = render(read_result(run_dir), run_dir)
+    path = run_dir / "report.html"
+    unfinished = run_dir / ".report.html.part"
+    unfinished.write_text(page, encoding="utf-8")
+    os.replace(unfinished, path)
+    return path
+
+
+def render(result: Mapping[str, Any], run_dir: Path | None = None) -> str:
+    """The page of a result.
+
+    Args:
+        result: The object of `result.json`; parts of it may be absent.
+        run_dir: The run folder, for what only its files tell.
+    """
+    record = parse(result)
+    style = resources.files("fedcore.coordinator").joinpath("report.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("title", f"{record.name}: {status_text(record).lower()} · fedcore report"),
+        element(
+            "meta",
+            http_equiv="Content-Security-Policy",
+            content=f"default-src 'none'; style-src 'sha256-{digest}'",
+        ),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="referrer", content="no-referrer"),
+        element("style", Markup(style)),
+    )
+    body = element(
+        "body", element("main", _opening(record, run_dir), *_sections(record, run_dir), _colophon(record))
+    )
+    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
+
+
+def _sections(record: Record, run_dir: Path | None) -> list[Markup]:
+    return [
+        account.protection(record, run_dir),
+        results.comparison(record),
+        results.progress(record),
+        results.sites(record),
+        account.cost(record),
+        account.lost(record),
+        account.participants(record),
+        account.job(record),
+        account.reproduce(record, run_dir),
+    ]
+
+
+def _opening(record: Record, run_dir: Path | None) -> Markup:
+    kind = {"train": "a training run"}.get(str(record.raw.get("kind")), "a run")
+    label = element("p", element("b", "fedcore"), f" · report of {kind}", class_="label")
+    parts = [
+        label,
+        element("h1", record.name),
+        element("p", headline(record), class_="lede"),
+        _stop_notice(record, run_dir),
+    ]
+    return element("header", *parts, element("dl", *_facts(record), class_="facts"))
+
+
+def _stop_notice(record: Record, run_dir: Path | None) -> Markup:
+    why = str(record.error.get("message") or record.reason or "")
+    if record.status in ("finished", "unknown") and not why:
+        return Markup("")
+    where = ", ".join(str(record.error[key]) for key in ("party", "step") if record.error.get(key))
+    said: list[object] = [element("b", f"{status_text(record)}. ")]
+    if where:
+        said.append(f"{where}: ")
+    said.append(f"{why.rstrip('.')}. " if why else "")
+    if record.status in ("interrupted", "failed") and "fedcore resume" not in why:
+        folder = f"{run_dir.resolve().parent.name}/{run_dir.resolve().name}" if run_dir else "RUN"
+        command = element("code", f"fedcore resume {shlex.quote(folder)}")
+        said.append(join(["Go on from the last completed round with ", command, "."]))
+    return element("p", *said, class_="notice" if record.status == "stopped-early" else "notice warn")
+
+
+def _facts(record: Record) -> list[Markup]:
+    reached = compared(record)["federated"]
+    planned = record.planned_rounds
+    early = record.final_round and record.rounds and record.final_round != record.rounds[-1].number
+    kept = f", kept that of {record.final_round}" if early else ""
+    central = record.baselines is not None and "central" in record.baselines.measured_on
+    lost = {each.party for each in record.lost}
+    traffic = sum(record.total("bytes").values()) if record.rounds else None
+    facts = [
+        ("Status", status_text(record), ""),
+        (
+            metric_title(record.primary) or "Metric",
+            metric_text(reached),
+            "on central data" if central else "federated",
+        ),
+        ("Participants", count_text(len(record.members)), f"{len(lost)} missed a round" if lost else ""),
+        ("Rows", count_text(record.rows), "in all"),
+        ("Rounds", f"{len(record.rounds)}", f"of {planned}{kept}" if planned else ""),
+        ("Time", seconds_text(record.seconds), f"engine {record.engine}"),
+        ("Traffic", bytes_text(traffic), "in both directions"),
+        ("Model", count_text(record.parameters), "parameters"),
+    ]
+    return [
+        element("div", element("dt", name), element("dd", value, element("small", note) if note else ""))
+        for name, value, note in facts
+        if value != "–"
+    ]
+
+
+def _colophon(record: Record) -> Markup:
+    words = "Written from result.json in the run folder, which holds every number shown here"
+    run = f"Run {record.run}. " if record.run else ""
+    return element("footer", element("p", f"{run}{words}. This page loads nothing and runs no script."))

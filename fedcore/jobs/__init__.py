@@ -1,0 +1,1 @@
+"""What a person writes: job, federation and participant files, their schemas and their validation."""

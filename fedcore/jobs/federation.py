@@ -1,0 +1,147 @@
+"""The federation file: who takes part and where they run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from fedcore.jobs.common import Name, Strict
+from fedcore.jobs.datasets import DataSet
+from fedcore.jobs.participant import Policy
+
+Engine = Literal["embedded", "simulation", "deployment"]
+
+
+class Coordinator(Strict):
+    """Where the SuperLink listens.
+
+    Args:
+        address: `host:port` as participants reach it.
+        listen: Interface the SuperLink binds to.
+        identity: The coordinator's private key file; made on first use when absent.
+    """
+
+    address: str = Field(default="localhost:8443", pattern=r"^[^\s:]+:\d{1,5}$")
+    listen: str = "127.0.0.1"
+    identity: Path | None = None
+
+    @property
+    def host(self) -> str:
+        """The address without its port."""
+        return self.address.rsplit(":", 1)[0]
+
+    @property
+    def port(self) -> int:
+        """The address's port."""
+        return int(self.address.rsplit(":", 1)[1])
+
+
+class Virtual(Strict):
+    """Many participants made from one data set, for simulation.
+
+    Args:
+        count: How many.
+        name: The data set's name in each one's catalogue.
+        data: The whole data set, its path relative to the federation file.
+        split, alpha, label, column, seed: As in `fedcore.jobs.datasets.Part`.
+        policy: Of each virtual participant; allows training on the data set when absent.
+    """
+
+    count: int = Field(gt=0)
+    name: Name
+    data: DataSet
+    split: Literal["iid", "dirichlet", "by"] = "iid"
+    alpha: float = Field(default=0.5, gt=0)
+    label: str | None = None
+    column: str | None = None
+    seed: int = 0
+    policy: Policy | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Virtual:
+        if self.split == "dirichlet" and self.label is None:
+            raise ValueError("split dirichlet needs label: the class column")
+        if self.split == "by" and self.column is None:
+            raise ValueError("split by needs column: the column whose values name the participant")
+        return self
+
+
+class EmbeddedOptions(Strict):
+    """How the in-process engine runs.
+
+    Args:
+        workers: Threads that train at a time, each with one resident model; `auto` is one per core.
+        serialize: Send every message through Flower's wire format, as tests do.
+    """
+
+    workers: int | Literal["auto"] = "auto"
+    serialize: bool = False
+
+
+class SimulationOptions(Strict):
+    """What Ray gives each virtual participant.
+
+    Args:
+        cpus: Cores for one participant; the machine's cores divided by it train at a time.
+        gpus: Share of a GPU for one participant.
+    """
+
+    cpus: float = Field(default=1.0, gt=0)
+    gpus: float = Field(default=0.0, ge=0)
+
+
+class RosterEntry(Strict):
+    """A pinned identity.
+
+    Args:
+        public_key: OpenSSH public key line (ECDSA P-384).
+        role: What it may act as.
+        contact: A person, for people.
+    """
+
+    public_key: str = Field(pattern=r"^ecdsa-sha2-nistp384 \S+")
+    role: Literal["participant", "coordinator"] = "participant"
+    contact: str | None = None
+
+
+class Roster(Strict):
+    """Names and the public keys pinned to them.
+
+    Args:
+        members: One entry per name; the coordinator's has `role: coordinator`.
+    """
+
+    members: dict[Name, RosterEntry]
+
+
+class Federation(Strict):
+    """Who and where.
+
+    Args:
+        name: Names the work folder `.fedcore/<name>` beside this file.
+        engine: `embedded`, `simulation` or `deployment`; `--engine` overrides it.
+        roster: The roster file.
+        participants: Participant files, relative to this file: all, or with engine deployment those this
+            machine starts. With a roster there may be none: each site then starts itself.
+        virtual: Instead of files: one data set dealt to many.
+    """
+
+    name: Name
+    engine: Engine = "embedded"
+    coordinator: Coordinator = Coordinator()
+    roster: Path | None = None
+    participants: tuple[Path, ...] = ()
+    virtual: Virtual | None = None
+    embedded: EmbeddedOptions = EmbeddedOptions()
+    simulation: SimulationOptions = SimulationOptions()
+
+    @model_validator(mode="after")
+    def _someone(self) -> Federation:
+        elsewhere = self.engine == "deployment" and self.roster is not None and self.virtual is None
+        if bool(self.participants) == (self.virtual is not None) and not elsewhere:
+            raise ValueError("give exactly one of participants (files) and virtual")
+        if self.virtual is not None and self.engine == "deployment":
+            raise ValueError("virtual participants run on engine embedded or simulation, not deployment")
+        return self

@@ -1,0 +1,1 @@
+"""Torch models, their data and their local training at a participant."""

@@ -1,0 +1,1 @@
+"""The layers of the release gate, outermost first: guard, evidence, policy."""

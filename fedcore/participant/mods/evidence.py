@@ -1,0 +1,94 @@
+"""What was asked of the site and what left it, each on one line of the site's own log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp.typing import ClientAppCallable, Mod
+
+from fedcore.errors import FedcoreError
+from fedcore.flower import digest_of, payload_bytes
+from fedcore.jobs.participant import Participant
+from fedcore.participant.mods.policy import request_of
+from fedcore.trust import evidence as log
+
+FILE = "evidence.jsonl"
+
+
+def evidence(resolve: Callable[[Context], Participant]) -> Mod:
+    """The mod.
+
+    Args:
+        resolve: Gives the participant whose turn it is.
+    """
+
+    def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        participant = resolve(context)
+        file = evidence_file(participant)
+        digest = participant.evidence == "digest"
+        about = {"step": message.metadata.message_type, **_about(message)}
+        log.append(
+            file, {"event": "request", **about, "bytes": payload_bytes(message.content)}, durable=digest
+        )
+        try:
+            reply = call_next(message, context)
+        except FedcoreError as error:
+            log.append(file, {"event": "refused", **about, "why": type(error).__name__}, durable=digest)
+            raise
+        except Exception as error:
+            log.append(file, {"event": "failed", **about, "why": type(error).__name__}, durable=digest)
+            raise
+        if reply.has_content():
+            log.append(
+                file, {"event": "release", **about, **_contents(reply.content, digest)}, durable=digest
+            )
+        return reply
+
+    return mod
+
+
+def evidence_file(participant: Participant) -> Path:
+    """Where the site keeps its log."""
+    return (participant.state or Path(".fedcore") / participant.name) / FILE
+
+
+def _about(message: Message) -> dict[str, Any]:
+    try:
+        request = request_of(message)
+    except FedcoreError:
+        return {"run": None}
+    config = message.content.get("config")
+    return {
+        "run": request.run,
+        "job": request.job,
+        "kind": request.kind,
+        "purpose": request.purpose,
+        "data": request.data,
+        "round": config.get("server-round") if config is not None else None,
+    }
+
+
+def _contents(content: RecordDict, digest: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {"bytes": payload_bytes(content)}
+    arrays = {}
+    for record in content.values():
+        if isinstance(record, ArrayRecord):
+            arrays.update({name: list(array.shape) for name, array in record.items()})
+        elif isinstance(record, MetricRecord):
+            found["metrics"] = sorted(record)
+    if arrays:
+        found["arrays"] = len(arrays)
+        found["values"] = sum(_size(shape) for shape in arrays.values())
+        if digest:
+            found["sha256"] = digest_of(content)
+    return found
+
+
+def _size(shape: list[int]) -> int:
+    size = 1
+    for axis in shape:
+        size *= axis
+    return size

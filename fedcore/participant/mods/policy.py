@@ -1,0 +1,129 @@
+"""The site's own policy, enforced at the site: denied unless a rule allows all that is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flwr.app import ConfigRecord, Context, Message
+from flwr.clientapp.typing import ClientAppCallable, Mod
+
+from fedcore.errors import JobError, PolicyRefused, did_you_mean
+from fedcore.jobs.job import BUILT_IN_TASKS, CustomTask, ImageTask
+from fedcore.jobs.participant import Participant, Rule
+from fedcore.jobs.request import RECORD, Request, parse_request
+
+
+def request_of(message: Message) -> Request:
+    """The request in a message.
+
+    Raises:
+        JobError: There is none, or it is of another version.
+    """
+    record = message.content.get(RECORD)
+    text = record.get("request") if isinstance(record, ConfigRecord) else None
+    if not isinstance(text, str):
+        raise JobError("the message carries no fedcore request; only fedcore's coordinator is served here")
+    return parse_request(text)
+
+
+def policy(resolve: Callable[[Context], Participant]) -> Mod:
+    """The mod.
+
+    Args:
+        resolve: Gives the participant whose turn it is.
+    """
+
+    def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        check(resolve(context), request_of(message))
+        return call_next(message, context)
+
+    return mod
+
+
+def check(participant: Participant, request: Request) -> Rule:
+    """The rule that allows the request; where several do, the one that asks for the fewest rows.
+
+    Raises:
+        PolicyRefused: No rule covers all of it; the message says what the nearest rule lacks.
+    """
+    if request.data not in participant.catalogue:
+        raise PolicyRefused(
+            f"no data set {request.data!r} in the catalogue; {did_you_mean(request.data, participant.catalogue)}"
+        )
+    _check_row_id(participant, request)
+    _check_code(participant, request)
+    reasons = []
+    allowing = []
+    for rule in participant.policy.rules:
+        reason = _lacking(rule, participant, request)
+        if reason is None:
+            allowing.append(rule)
+        else:
+            reasons.append(reason)
+    if allowing:
+        return min(allowing, key=lambda rule: rule.min_rows)
+    because = "; ".join(dict.fromkeys(reasons)) or "the policy has no rules"
+    raise PolicyRefused(
+        f"the site's policy does not allow {request.kind} on {request.data!r} for {request.purpose}: {because}. "
+        "The site's data office can add a rule to policy.rules"
+    )
+
+
+def _check_row_id(participant: Participant, request: Request) -> None:
+    """The classes of a target and the sums of a feature leave the site; whom a row is about must not."""
+    row_id = participant.catalogue[request.data].row_id
+    if row_id is not None and row_id in (request.task.target, *(_features(request) or ())):
+        raise PolicyRefused(
+            f"column {row_id!r} says whom a row of {request.data!r} is about (row_id in the catalogue), so it is "
+            "neither a target nor a feature; choose another column"
+        )
+
+
+def _check_code(participant: Participant, request: Request) -> None:
+    modules = []
+    if isinstance(request.task, CustomTask):
+        modules.append(request.task.use.split(":")[0])
+    # A named strategy has its client half, if any, in our own package.
+    named = ":" not in request.strategy.use
+    modules.append("strategies" if named else request.strategy.use.split(":")[0])
+    if request.task.use in BUILT_IN_TASKS:
+        modules.append("fedcore")
+    for module in modules:
+        allowed = participant.policy.code
+        if not any(module == prefix or module.startswith(prefix + ".") for prefix in allowed):
+            raise PolicyRefused(
+                f"code of {module!r} may not run here; allowed: {', '.join(allowed) or 'none'}. "
+                "The site's data office can add it to policy.code"
+            )
+
+
+def _lacking(rule: Rule, participant: Participant, request: Request) -> str | None:
+    if request.kind not in rule.jobs:
+        return f"jobs allowed are {', '.join(rule.jobs)}"
+    if rule.data not in ("any", request.data):
+        return f"the rule is for data {rule.data!r}"
+    if rule.purpose not in ("any", request.purpose):
+        return f"the purpose must be {rule.purpose!r}"
+    if request.cohort < rule.min_cohort:
+        return f"the cohort has {request.cohort} participants, at least {rule.min_cohort} are required"
+    if rule.columns != "all":
+        asked = asked_columns(request)
+        if asked is None:
+            return f"only the columns {', '.join(rule.columns)} may be read; name task.features"
+        beyond = [name for name in asked if name not in rule.columns]
+        if beyond:
+            return f"columns {', '.join(beyond)} may not be read (allowed: {', '.join(rule.columns)})"
+    return None
+
+
+def asked_columns(request: Request) -> list[str] | None:
+    """Columns the request reads; None when it asks for all."""
+    features = _features(request)
+    if features is None:
+        return None
+    return [*features, *([request.task.target] if request.task.target else [])]
+
+
+def _features(request: Request) -> tuple[str, ...] | None:
+    task = request.task
+    return (task.image,) if isinstance(task, ImageTask) else task.features

@@ -1,0 +1,185 @@
+"""A site's rows for one run: read once, described, split, encoded and kept while the run lasts."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from fedcore.errors import DataError, PolicyRefused
+from fedcore.jobs.job import BUILT_IN_TASKS, CustomTask, ImageTask
+from fedcore.jobs.participant import Participant
+from fedcore.jobs.request import Request
+from fedcore.learning.builtin import Classifier, build_task, task_class
+from fedcore.learning.examples import (
+    Examples,
+    NDArray,
+    Rows,
+    classes_of,
+    columns_to_read,
+    encode,
+    rows_from_table,
+    split,
+)
+from fedcore.learning.task import Schema, Task
+from fedcore.participant.mods.policy import check
+
+RUNS_KEPT = 2
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a site knows about its rows before anything is agreed.
+
+    Args:
+        rows: All of them.
+        train, validation: Row numbers of the two sides of the split, int64.
+        classes: Distinct target values at this site; empty without a class target.
+    """
+
+    rows: Rows
+    train: NDArray
+    validation: NDArray
+    classes: tuple[int | float | str, ...]
+
+    def describe(self) -> dict[str, Any]:
+        """For the coordinator: names and counts, no values of features."""
+        x = self.rows.x
+        return {
+            "features": list(self.rows.features),
+            "shape": list(x.shape[1:]),
+            "dtype": "uint8" if x.dtype == np.uint8 else "float32",
+            "classes": list(self.classes),
+            "rows": len(self.rows),
+            "train_rows": len(self.train),
+            "validation_rows": len(self.validation),
+        }
+
+    def moments(self) -> tuple[list[float], list[float]]:
+        """Sum and sum of squares of each feature over the training rows, in double precision."""
+        x = self.rows.x[self.train].astype(np.float64)
+        return x.sum(axis=0).tolist(), np.square(x).sum(axis=0).tolist()
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A site's rows once the schema is agreed.
+
+    Args:
+        task: Over the agreed schema.
+        train, validation: Encoded rows on the device.
+    """
+
+    task: Task
+    train: Examples
+    validation: Examples
+
+
+def open_site(participant: Participant, request: Request) -> Site:
+    """Read, check and split the rows that a request names; kept for the run's later rounds.
+
+    Raises:
+        DataError: The data cannot serve the task.
+        PolicyRefused: Fewer rows than the site's policy asks for.
+    """
+    key = (participant.name, request.rows_key)
+    site = _of_run(request.run, key, lambda: _open(participant, request))
+    # Asked each time: another cohort may fall under another rule.
+    _refuse_few(participant, request, site.rows)
+    return site
+
+
+def ready_site(participant: Participant, request: Request, device: torch.device) -> Ready:
+    """The rows encoded by the request's agreed schema, on a device; kept for the run's later rounds."""
+    site = open_site(participant, request)
+    key = (participant.name, f"{device} {request.work_key}")
+    return _of_run(request.run, key, lambda: _ready(site, request, device))
+
+
+def _open(participant: Participant, request: Request) -> Site:
+    from fedcore.participant.data import read_schema, read_table
+
+    data = participant.catalogue[request.data]
+    spec = request.task
+    features = (spec.image,) if isinstance(spec, ImageTask) else spec.features
+    columns = None
+    if features is not None:
+        columns = columns_to_read(read_schema(data).names, features, spec.target, data.row_id)
+    table = read_table(data, columns, memory=participant.resources.memory)
+    rows = rows_from_table(table, features, spec.target, data.row_id)
+    _refuse_few(participant, request, rows)
+    classification = _classification(spec)
+    classes: tuple[int | float | str, ...] = ()
+    if classification:
+        if rows.target is None:
+            raise DataError("the task is a classification and needs task.target, the column with the class")
+        classes = tuple(classes_of(rows.target, str(spec.target)))
+    elif rows.target is not None and rows.target.dtype.kind not in "biuf":
+        raise DataError(f"the target {spec.target!r} is not numeric; a task without classes needs numbers")
+    train, validation = split(
+        rows, request.local.validation, classification, request.seed, participant.name, "split"
+    )
+    if len(train) == 0:
+        raise DataError(
+            "no rows are left to train on after the validation rows are set aside; lower local.validation"
+        )
+    return Site(rows, train, validation, classes)
+
+
+def _refuse_few(participant: Participant, request: Request, rows: Rows) -> None:
+    least = check(participant, request).min_rows
+    if len(rows) < least:
+        raise PolicyRefused(
+            f"data set {request.data!r} has fewer rows than the {least} that the site's policy asks for "
+            "(policy.rules, min_rows)"
+        )
+
+
+def _classification(spec: Any) -> bool:
+    if spec.use in BUILT_IN_TASKS:
+        return Classifier.classification
+    return task_class(spec).classification if isinstance(spec, CustomTask) else False
+
+
+def _ready(site: Site, request: Request, device: torch.device) -> Ready:
+    task = agreed_task(request)
+    sides = [
+        encode(site.rows, task.schema, task.classification, at).to(device)
+        for at in (site.train, site.validation)
+    ]
+    return Ready(task, *sides)
+
+
+def agreed_task(request: Request) -> Task:
+    """The request's task over its agreed schema; one object for all participants in a process."""
+    agreed = request.schema_
+    if agreed is None:
+        raise DataError("the request carries no agreed schema; the coordinator must prepare the run first")
+    key = ("", request.work_key)
+    return _of_run(request.run, key, lambda: build_task(request.task, Schema.from_dict(agreed)))
+
+
+_cache: OrderedDict[str, dict[tuple[str, str], Any]] = OrderedDict()
+_lock = threading.Lock()
+
+
+def _of_run(run: str, key: tuple[str, str], make: Callable[[], T]) -> T:
+    with _lock:
+        of_run = _cache.setdefault(run, {})
+        _cache.move_to_end(run)
+        while len(_cache) > RUNS_KEPT:
+            _cache.popitem(last=False)
+        if key in of_run:
+            found: T = of_run[key]
+            return found
+    made = make()
+    with _lock:
+        of_run[key] = made
+    return made

@@ -1,0 +1,136 @@
+"""What a participant does for a train job: prepare, train, evaluate."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from torch import nn
+
+from fedcore.errors import DataError, JobError
+from fedcore.flower import array_record, base_array
+from fedcore.jobs.job import LocalTraining
+from fedcore.jobs.participant import Participant
+from fedcore.jobs.request import Request
+from fedcore.learning.training import choose_device, evaluate, load_arrays, resident_model, take_arrays, train
+from fedcore.participant.site import Ready, open_site, ready_site
+from fedcore.participant.store import load_state, save_state
+from strategies.base import EXTRA, ClientHalf, split
+from strategies.registry import resolve
+
+LAYERS = {"policy": "on", "disclosure": "off", "privacy": "off", "protection": "off"}
+"""Layers of the release gate in this version, for the run's receipt."""
+
+
+def prepare(participant: Participant, request: Request, message: Message) -> Message:
+    """Describe the rows; with `standardize: federated`, release each feature's sum and sum of squares."""
+    site = open_site(participant, request)
+    about = {
+        **site.describe(),
+        "name": participant.name,
+        "layers": {"evidence": participant.evidence, **LAYERS},
+    }
+    content = RecordDict({"site": ConfigRecord({"about": json.dumps(about)})})
+    if getattr(request.task, "standardize", "none") == "federated":
+        if site.rows.x.ndim != 2:
+            raise DataError("standardize: federated is for numeric columns; images need standardize: none")
+        sums, squares = site.moments()
+        content["moments"] = MetricRecord({"rows": len(site.train), "sums": sums, "squares": squares})
+    return Message(content, reply_to=message)
+
+
+def train_round(participant: Participant, request: Request, message: Message) -> Message:
+    """Train the received model on the site's rows and send it back."""
+    config = _config(message)
+    local, solo = request.local, int(config.get("solo-rounds", 0))
+    if solo:
+        local = local.model_copy(update={"epochs": local.epochs * solo, "patience": None})
+    ready, model = _workplace(participant, request, local)
+    arrays, extra = _received(message)
+    number = int(config.get("server-round", 1))
+    half = None if solo else _half(participant, request, number, extra)
+    load_arrays(model, arrays)
+    if half:
+        half.restore(model)
+    seed = (request.seed, participant.name, "solo" if solo else "train", number)
+    done = train(
+        model,
+        ready.task,
+        ready.train,
+        local,
+        seed=seed,
+        half=half,
+        config=config,
+        validation=ready.validation,
+    )
+    sent_extra = half.finish(model) if half else {}
+    sent = take_arrays(model, half.keeps(model) if half else set())
+    sent.update({EXTRA + name: np.asarray(value) for name, value in sent_extra.items()})
+    _refuse_not_finite(sent, local.lr)
+    if half and (remembered := half.remember(model)):
+        save_state(participant, request.run, number, remembered)
+    metrics: dict[str, Any] = {"loss": done.loss}
+    if solo and len(ready.validation):
+        metrics.update(evaluate(model, ready.task, ready.validation))
+    metrics["num-examples"] = done.rows
+    return Message(
+        RecordDict({"arrays": array_record(sent), "metrics": MetricRecord(metrics)}), reply_to=message
+    )
+
+
+def evaluate_round(participant: Participant, request: Request, message: Message) -> Message:
+    """Evaluate the received model on the site's validation rows (its training rows when it has none)."""
+    ready, model = _workplace(participant, request, request.local)
+    arrays, extra = _received(message)
+    number = int(_config(message).get("server-round", 0))
+    half = _half(participant, request, number + 1, extra)
+    load_arrays(model, arrays)
+    if half:
+        half.restore(model)
+    rows = ready.validation if len(ready.validation) else ready.train
+    # Last, so that a metric of this name cannot change the site's weight.
+    metrics: dict[str, Any] = {**evaluate(model, ready.task, rows), "num-examples": len(rows)}
+    return Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=message)
+
+
+def _workplace(participant: Participant, request: Request, local: LocalTraining) -> tuple[Ready, nn.Module]:
+    device = choose_device(local.device, participant.resources.gpus == "auto")
+    ready = ready_site(participant, request, device)
+    return ready, resident_model(ready.task, device)
+
+
+def _config(message: Message) -> dict[str, Any]:
+    """What the strategy sent beside the arrays."""
+    return {
+        name: value for record in message.content.config_records.values() for name, value in record.items()
+    }
+
+
+def _received(message: Message) -> tuple[dict[str, Any], dict[str, Any]]:
+    records = list(message.content.array_records.values())
+    if len(records) != 1:
+        raise JobError(f"a train or evaluate message carries one record of arrays, this one {len(records)}")
+    record: ArrayRecord = records[0]
+    return split({name: base_array(array) for name, array in record.items()})
+
+
+def _half(
+    participant: Participant, request: Request, number: int, extra: Mapping[str, Any]
+) -> ClientHalf | None:
+    kind = resolve(request.strategy.use).client
+    if kind is None:
+        return None
+    state = load_state(participant, request.run, number)
+    return kind(state, dict(extra), request.strategy.parameters)
+
+
+def _refuse_not_finite(arrays: Mapping[str, Any], lr: float) -> None:
+    for name, value in arrays.items():
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            raise DataError(
+                f"the update has NaN or infinite values (in {name!r}); lower local.lr (now {lr}) or look for "
+                "outliers in the features"
+            )
