@@ -1,0 +1,1 @@
+"""Where a job runs: in this process, on Ray, or on a real Flower federation. The same job on each."""

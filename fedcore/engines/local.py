@@ -1,0 +1,81 @@
+"""A job on the embedded engine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.app import Context
+
+from fedcore.coordinator.runner import execute
+from fedcore.coordinator.watch import Silent
+from fedcore.coordinator.workflows.train import Settings
+from fedcore.engines.cores import usable_cores
+from fedcore.engines.embedded import EmbeddedGrid, Node
+from fedcore.flower import empty_run
+from fedcore.jobs.job import TrainJob
+from fedcore.jobs.load import LoadedFederation
+from fedcore.jobs.participant import Participant
+from fedcore.participant.client_app import build_client_app
+
+
+def by_index(participants: Sequence[Participant]) -> Any:
+    """Finds a participant by the `partition-id` of its node, as Flower's simulation sets it too."""
+
+    def resolve(context: Context) -> Participant:
+        return participants[int(context.node_config["partition-id"])]
+
+    return resolve
+
+
+def run_embedded(
+    home: Path, job: TrainJob, federation: LoadedFederation, run: str, *, resume: bool, watcher: Any
+) -> dict[str, Any]:
+    """Run the job in this process.
+
+    Args:
+        home: Run folder.
+        job, federation: Loaded.
+        run: The run's id.
+        resume: Go on from the last checkpoint.
+        watcher: Told what happens.
+    """
+    people = federation.participants
+    cores = usable_cores()
+    options = federation.spec.embedded
+    workers = min(cores, len(people)) if options.workers == "auto" else options.workers
+    nodes = [Node({"partition-id": i, "num-partitions": len(people)}, {}) for i in range(len(people))]
+    # This thread, which evaluates on central data, keeps every core. Asking for the number of threads is what
+    # fixes it here: a thread that never asked takes over the number that a worker sets for itself.
+    threads = torch.get_num_threads()
+    grid = EmbeddedGrid(
+        build_client_app(by_index(people)),
+        nodes,
+        workers=workers,
+        serialize=options.serialize,
+        threads=max(1, cores // workers),
+    )
+    grid.set_run(empty_run())
+    settings = Settings(
+        run=run,
+        folder=home,
+        engine="embedded",
+        expected=len(people),
+        watcher=watcher or Silent(),
+        stream=True,
+        digest=federation.spec.virtual is None,
+        participants=people,
+        resume=resume,
+    )
+    # Flower's strategies narrate on the console; the run's log has it all.
+    console = logging.getLogger("flwr")
+    handlers, console.handlers = console.handlers, [logging.NullHandler()]
+    try:
+        return execute(job, grid, settings)
+    finally:
+        console.handlers = handlers
+        torch.set_num_threads(threads)
+        grid.close()
