@@ -1,0 +1,134 @@
+"""The imaging example, with fewer and smaller studies than a person would make."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pydicom
+import pytest
+from PIL import Image
+
+import fedcore
+from examples.hospital_imaging.make_phantoms import WINDOW, make_phantoms, windowed
+from fedcore.jobs.load import load_federation, load_job
+from fedcore.participant.data import read_table
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "hospital_imaging"
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example's folder with its phantoms made, a fifth as many as usual."""
+    folder = tmp_path_factory.mktemp("imaging")
+    for file in EXAMPLE.glob("*.yaml"):
+        shutil.copy(file, folder)
+    assert make_phantoms(folder / "data", scale=0.2) == {"north": 14, "east": 12, "south": 10, "central": 20}
+    return folder
+
+
+def site(example: Path, name: str) -> pa.Table:
+    participants = load_federation(example / "federation.yaml").participants
+    return read_table(next(each for each in participants if each.name == name).catalogue["chest"])
+
+
+def pixels(table: pa.Table) -> np.ndarray:
+    return table.column("image").combine_chunks().to_numpy_ndarray()
+
+
+def test_the_same_seed_makes_the_same_studies(tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        make_phantoms(tmp_path / name, seed=seed, scale=0.07)
+    files = {name: sorted(f for f in (tmp_path / name).rglob("*") if f.is_file()) for name in "abc"}
+    contents = {name: [file.read_bytes() for file in files[name]] for name in "abc"}
+    assert [f.relative_to(tmp_path / "a") for f in files["a"]] == [
+        f.relative_to(tmp_path / "b") for f in files["b"]
+    ]
+    assert contents["a"] == contents["b"] != contents["c"]
+
+
+def test_image_sites_read_as_the_files_pillow_reads(example: Path) -> None:
+    table = site(example, "north")
+    files = [example / "data" / "north" / file for file in table.column("file").to_pylist()]
+    assert len(files) == 14
+    assert table.column("label").to_pylist() == [file.parent.name for file in files]
+    np.testing.assert_array_equal(pixels(table), [np.asarray(Image.open(file)) for file in files])
+
+
+def test_dicom_site_reads_two_windowed_slices_of_each_labelled_series(example: Path) -> None:
+    table = site(example, "south")
+    with (example / "data" / "south" / "labels.csv").open() as file:
+        labels = {row["series"]: row["label"] for row in csv.DictReader(file)}
+    assert len(labels) == 10
+    assert table.column("series").to_pylist() == [series for series in labels for _ in range(2)]
+    assert table.column("label").to_pylist() == [label for label in labels.values() for _ in range(2)]
+    expected = []
+    for patient in table.column("patient").to_pylist()[::2]:
+        for place in (1, 3):
+            file = pydicom.dcmread(example / "data" / "south" / patient / f"slice-{place}.dcm")
+            expected.append(windowed(file.pixel_array.astype(np.float64) - 1024))
+    # The connector works in float32 and rounds a half either way.
+    assert np.abs(pixels(table).astype(int) - np.array(expected).astype(int)).max() <= 1
+
+
+def test_all_sites_show_the_same_window_and_classes(example: Path) -> None:
+    federation = load_federation(example / "federation.yaml")
+    dicom = next(each.catalogue["chest"] for each in federation.participants if each.name == "south")
+    assert dicom.window == WINDOW  # type: ignore[union-attr]
+    tables = [site(example, name) for name in ("north", "east", "south")]
+    assert {table.schema.field("image").type for table in tables} == {
+        pa.fixed_shape_tensor(pa.uint8(), [32, 32])
+    }
+    for table in tables:
+        assert set(table.column("label").to_pylist()) == {"normal", "nodule"}
+        # Air around the body is dark and the body is bright, whatever the file format.
+        shown = pixels(table)
+        assert shown[:, 0, 0].mean() < 30 and shown[:, 16, 16].mean() > 180
+
+
+def run(example: Path, tmp_path: Path, job: str, federation: str) -> dict[str, Any]:
+    file = example / f"short-{job}"
+    text = re.sub(r"rounds: \d+", "rounds: 2", (example / job).read_text())
+    file.write_text(re.sub(r"baselines: .*\n", "", text).replace("epochs: 3", "epochs: 1"))
+    load_job(file)
+    home = fedcore.run(file, example / federation, folder=tmp_path / "run").folder
+    return dict(json.loads((home / "result.json").read_text()))
+
+
+def test_job_trains_over_image_and_dicom_sites_together(example: Path, tmp_path: Path) -> None:
+    for name in ("north", "east", "south"):
+        # The small sites of this test have fewer rows than the example's policy asks for.
+        file = example / f"site-{name}.yaml"
+        file.write_text(file.read_text().replace("min_rows: 20", "min_rows: 5"))
+    result = run(example, tmp_path, "job.yaml", "federation.yaml")
+    assert result["status"] == "finished"
+    assert {p["name"]: p["rows"] for p in result["participants"]} == {"north": 14, "east": 12, "south": 20}
+    assert len(result["rounds"]) == 2
+    assert 0 <= result["final"]["central"]["accuracy"] <= 1
+    assert (tmp_path / "run" / "model.safetensors").stat().st_size > 1000
+
+
+def test_medmnist_lines_of_the_readme_run(tmp_path: Path) -> None:
+    blocks = re.findall(
+        r"```yaml\n# (medmnist\S*\.yaml)\n(.*?)```", (EXAMPLE / "README.md").read_text(), re.DOTALL
+    )
+    assert [name for name, _ in blocks] == ["medmnist.yaml", "medmnist-job.yaml"]
+    for name, text in blocks:
+        (tmp_path / name).write_text(text)
+    random = np.random.default_rng(0)
+    arrays = {}
+    for subset, rows in (("train", 300), ("test", 40)):
+        labels = random.integers(0, 2, (rows, 1), dtype=np.uint8)
+        noise = random.integers(0, 100, (rows, 28, 28), dtype=np.uint8)
+        arrays[f"{subset}_images"] = noise + 100 * labels[:, :, None]
+        arrays[f"{subset}_labels"] = labels
+    np.savez(tmp_path / "pneumoniamnist.npz", **arrays)
+    result = run(tmp_path, tmp_path, "medmnist-job.yaml", "medmnist.yaml")
+    assert result["status"] == "finished"
+    assert sum(p["rows"] for p in result["participants"]) == 300

@@ -1,0 +1,179 @@
+"""The same job and seed on the three engines: one process, Ray, and a real federation over TLS."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from safetensors.numpy import load_file
+
+from fedcore.engines.federation import down, up
+from fedcore.jobs.load import LoadedFederation, load_federation
+from fedcore.trust import evidence
+from tests.sites import Study, blobs, write_federation, write_job, write_site
+from tests.system.commands import fedcore, result, start, wait_for
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+
+ALLOWS_TESTS = "  code: [fedcore, strategies, tests]\n"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """Three sites of 40, 50 and 60 rows."""
+    folder = tmp_path_factory.mktemp("engines")
+    study = Study(folder)
+    for i, name in enumerate(study.names):
+        write_site(folder, name, blobs(40 + 10 * i, i), extra=ALLOWS_TESTS)
+    return study
+
+
+@pytest.fixture(scope="module")
+def federation(study: Study) -> Any:
+    """The study's federation, up: SuperLink and three SuperNodes over TLS with node authentication."""
+    port = free_port()
+    write_federation(study.folder, study.names, extra=f'coordinator: {{address: "localhost:{port}"}}\n')
+    loaded = load_federation(study.federation)
+    up(loaded)
+    yield loaded
+    down(loaded)
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def run_on(study: Study, engine: str, name: str) -> Path:
+    folder = study.folder / name
+    words = ["run", study.job, "--federation", study.federation, "--engine", engine, "--folder", folder]
+    code, out, err = fedcore(*words, "--json", timeout=500)
+    assert code == 0, out[-3000:] + err[-3000:]
+    return folder
+
+
+def same_numbers(one: Any, other: Any, tolerance: float) -> None:
+    """Equal structure, and numbers within the tolerance."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            same_numbers(one[key], other[key], tolerance)
+    elif isinstance(one, float):
+        assert math.isclose(one, other, rel_tol=0, abs_tol=tolerance), (one, other)
+    else:
+        assert one == other
+
+
+def test_three_engines_give_the_same_metrics_and_the_same_model(
+    study: Study, federation: LoadedFederation
+) -> None:
+    study.job = write_job(study.folder, strategy="{use: scaffold}", rounds=2, deadline=120)
+    folders = {engine: run_on(study, engine, engine) for engine in ("embedded", "simulation", "deployment")}
+    base = folders.pop("embedded")
+    for folder in folders.values():
+        same_numbers(result(base)["final"], result(folder)["final"], 1e-6)
+        one, other = load_file(base / "model.safetensors"), load_file(folder / "model.safetensors")
+        assert one.keys() == other.keys()
+        for name in one:
+            np.testing.assert_allclose(other[name], one[name], rtol=0, atol=1e-5)
+    told = result(folders["deployment"])
+    assert told["engine"] == "deployment" and told["status"] == "finished"
+    assert (folders["deployment"] / "report.html").stat().st_size > 0
+    # The site's own log has the digest of what the coordinator says it got.
+    log = evidence.read(study.folder / ".fedcore" / study.names[0] / "evidence.jsonl")
+    left = {
+        (e["run"], e["round"]): e["sha256"] for e in log if e["event"] == "release" and e["step"] == "train"
+    }
+    received = list(evidence.read(folders["deployment"] / "evidence" / "coordinator.jsonl"))
+    arrived = [e for e in received if e.get("party") == study.names[0] and e.get("step") == "train round 2"]
+    assert left[told["run"], 2] == arrived[0]["sha256"]
+
+
+def held_job(study: Study, **settings: Any) -> Path:
+    """A job in which the first site (32 rows in one batch) waits while gate.hold exists."""
+    gate = study.folder / "gate"
+    return write_job(
+        study.folder,
+        task=f"{{use: 'tests.system.slow_task:Held', target: y, with: {{gate: {gate}, rows: 32}}}}",
+        local="{lr: 0.1, batch_size: 100}",
+        **settings,
+    )
+
+
+def waiting_pid(study: Study) -> int | None:
+    found = [f.suffix[1:] for f in study.folder.glob("gate.*") if f.suffix != ".hold"]
+    return int(found[0]) if found else None
+
+
+def clear_gate(study: Study) -> None:
+    for file in study.folder.glob("gate.*"):
+        file.unlink()
+
+
+def test_a_participant_killed_in_training_is_lost_and_the_others_finish(
+    study: Study, federation: LoadedFederation
+) -> None:
+    study.job = held_job(study, rounds=2, deadline=45, evaluation="{every: 2}")
+    (study.folder / "gate.hold").touch()
+    folder = study.folder / "killed"
+    process = start(
+        "run",
+        study.job,
+        "--federation",
+        study.federation,
+        "--engine",
+        "deployment",
+        "--folder",
+        folder,
+        "--json",
+    )
+    pid = wait_for(lambda: waiting_pid(study), 120)
+    clear_gate(study)
+    psutil.Process(pid).send_signal(signal.SIGKILL)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, out[-2000:] + err[-2000:]
+    told = result(folder)
+    assert told["status"] == "finished" and len(told["rounds"]) == 2
+    lost = told["rounds"][0]["lost"]
+    assert {one["party"] for one in lost} == {"site-0"} and lost[0]["step"] == "train round 1"
+    assert sorted(name for name, site in told["rounds"][0]["sites"].items() if "examples" in site) == [
+        "site-1",
+        "site-2",
+    ]
+
+
+def test_ctrl_c_stops_a_deployed_run_and_it_resumes(study: Study, federation: LoadedFederation) -> None:
+    study.job = held_job(study, rounds=2, deadline=90, evaluation="{every: 2}")
+    folder = study.folder / "interrupted"
+    clear_gate(study)
+    process = start(
+        "run",
+        study.job,
+        "--federation",
+        study.federation,
+        "--engine",
+        "deployment",
+        "--folder",
+        folder,
+        "--json",
+    )
+    wait_for(lambda: (folder / "checkpoints" / "round-0001").exists(), 120)
+    (study.folder / "gate.hold").touch()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    clear_gate(study)
+    assert process.returncode == 130, out + err
+    assert result(folder)["status"] == "interrupted"
+    code, out, err = fedcore("resume", folder, "--json", timeout=300)
+    assert code == 0, out + err
+    assert [r["round"] for r in json.loads(out)["rounds"]] == [1, 2]
