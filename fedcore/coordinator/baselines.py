@@ -13,7 +13,7 @@ from fedcore.coordinator.grids.evidence import EvidenceGrid
 from fedcore.coordinator.grids.mean import EXAMPLES, MetricMean
 from fedcore.coordinator.model import Model
 from fedcore.errors import JobError
-from fedcore.flower import NDArray, array_record, ndarrays
+from fedcore.flower import NDArray, array_record, arrays_in, metrics_in, ndarrays
 from fedcore.jobs.job import TrainJob
 from fedcore.jobs.participant import Participant
 from fedcore.learning.examples import Examples
@@ -79,10 +79,10 @@ def _local(
             continue
         name = cohort.members[reply.metadata.src_node_id]
         if model.central is not None:
-            arrays = ndarrays(next(iter(reply.content.array_records.values())))
+            arrays = ndarrays(arrays_in(reply.content)[0])
             found[name] = model.evaluate_on(arrays, model.central)
         else:
-            metrics = next(iter(reply.content.metric_records.values()))
+            metrics = metrics_in(reply.content)[0]
             found[name] = {
                 k: float(v) for k, v in metrics.items() if k != EXAMPLES and not isinstance(v, list)
             }

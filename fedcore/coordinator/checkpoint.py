@@ -8,7 +8,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ NDArray = npt.NDArray[Any]
 log = logging.getLogger("fedcore.coordinator")
 
 KEPT = 2
+ROUNDS = "rounds"
 _SCALARS = (bool, int, float, str, type(None))
 
 
@@ -38,7 +39,9 @@ class Checkpoint:
         number: The last completed round.
         arrays: The global model, by name.
         strategy: As from `strategy_state`.
-        progress: JSON values of the workflow: agreed schema, rounds so far, early stopping.
+        progress: JSON values of the workflow: agreed schema, early stopping, `rounds` so far. The record of
+            each round is a file of its own, written once, so that a long run does not write all of its past
+            after every round.
         best: Whether its model is the best so far.
     """
 
@@ -100,9 +103,12 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     partial = folder / f".{final.name}.{os.getpid()}.partial"
     arrays: dict[str, NDArray] = {f"model/{k}": v for k, v in checkpoint.arrays.items()}
     shape = {name: _flatten(value, f"strategy/{name}", arrays) for name, value in checkpoint.strategy.items()}
-    state = {"number": checkpoint.number, "strategy": shape, "progress": checkpoint.progress}
+    progress = {name: value for name, value in checkpoint.progress.items() if name != ROUNDS}
+    history = checkpoint.progress.get(ROUNDS, [])
+    state = {"number": checkpoint.number, "strategy": shape, "progress": progress, ROUNDS: len(history)}
     try:
         shutil.rmtree(partial, ignore_errors=True)
+        _save_history(folder / ROUNDS, history)
         partial.mkdir(parents=True)
         _save_arrays(arrays, partial / "arrays.safetensors")
         _write(partial / "state.json", json.dumps(plain(state), allow_nan=False))
@@ -112,6 +118,8 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
         os.replace(partial, final)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
+        if not _saved(folder):
+            shutil.rmtree(folder / ROUNDS, ignore_errors=True)
         raise RunInterrupted(
             f"the checkpoint of round {checkpoint.number} could not be written to {folder} "
             f"({error.strerror or error}); make room there, then resume the run: it goes on from "
@@ -152,10 +160,26 @@ def _load(number: int, path: Path) -> Checkpoint:
     state = json.loads((path / "state.json").read_text())
     strategy = {name: _unflatten(shape, stored) for name, shape in state["strategy"].items()}
     arrays = {name[len("model/") :]: value for name, value in stored.items() if name.startswith("model/")}
-    order = state["progress"].get("array_order")
+    files = [_record(path.parent / ROUNDS, each) for each in range(1, state[ROUNDS] + 1)]
+    progress = {**state["progress"], ROUNDS: [json.loads(file.read_text()) for file in files]}
+    order = progress.get("array_order")
     if order:
         arrays = {name: arrays[name] for name in order}
-    return Checkpoint(number, arrays, strategy, state["progress"])
+    return Checkpoint(number, arrays, strategy, progress)
+
+
+def _save_history(folder: Path, history: Sequence[Any]) -> None:
+    """Write the last round's record, and those before it that are not there."""
+    for number in range(len(history), 0, -1):
+        file = _record(folder, number)
+        if number < len(history) and file.exists():
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(file, history[number - 1], indent=None)
+
+
+def _record(folder: Path, number: int) -> Path:
+    return folder / f"{number:04d}.json"
 
 
 def _saved(folder: Path) -> list[tuple[int, Path]]:
@@ -182,11 +206,15 @@ def _write(file: Path, text: str) -> None:
         os.fsync(out.fileno())
 
 
-def write_json(file: Path, value: Any) -> None:
+def write_json(file: Path, value: Any, indent: int | None = 1) -> None:
     """Write JSON atomically; NaN becomes null."""
     partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    _write(partial, json.dumps(plain(value), indent=1, allow_nan=False))
-    os.replace(partial, file)
+    try:
+        _write(partial, json.dumps(plain(value), indent=indent, allow_nan=False))
+        os.replace(partial, file)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def save_model(file: Path, arrays: Mapping[str, NDArray]) -> None:

@@ -21,6 +21,7 @@ from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
+from fedcore.engines.pace import Pace
 from fedcore.flower import (
     NODE_UNAVAILABLE,
     Run,
@@ -59,7 +60,7 @@ class EmbeddedGrid(Grid):
     Args:
         client_app: Any Flower `ClientApp`.
         nodes: One per participant; node ids are 100, 101, ...
-        workers: Threads; each handles one message at a time.
+        workers: Threads; each handles one message at a time. Fewer are used while that is faster (see `pace`).
         serialize: Send every message through Flower's wire format both ways, as a network would.
         threads: That torch may use for one operation in a worker; as in other threads when None.
 
@@ -91,6 +92,7 @@ class EmbeddedGrid(Grid):
             for i, node in enumerate(nodes)
         }
         self._workers = _Workers(max(1, workers), threads)
+        self._pace = Pace(self._workers.count)
         self._pushed: dict[str, _Work] = {}
         self.down: set[int] = set()
 
@@ -121,6 +123,7 @@ class EmbeddedGrid(Grid):
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Start the work; ids to pull the replies by."""
         ids = []
+        self._workers.let(self._workers.count)
         for message in messages:
             work = self._work(message)
             self._pushed[work.message.metadata.message_id] = work
@@ -154,6 +157,7 @@ class EmbeddedGrid(Grid):
         waiting: deque[_Work] = deque()
         room = self._workers.count + AHEAD
         exhausted = False
+        last = time.monotonic()
         try:
             while waiting or not exhausted:
                 while not exhausted and len(waiting) < room:
@@ -162,12 +166,16 @@ class EmbeddedGrid(Grid):
                         exhausted = True
                         break
                     work = self._work(message, lazy)
+                    self._workers.let(self._pace.limit(work.kind))
                     self._workers.submit(work)
                     waiting.append(work)
                 if not waiting:
                     break
                 work = waiting[0]
                 if work.done.wait(None if end is None else max(0.0, end - time.monotonic())):
+                    now = time.monotonic()
+                    self._pace.replied(work.kind, now - last)
+                    last = now
                     yield waiting.popleft().result()
                 else:
                     waiting.popleft()
@@ -205,7 +213,9 @@ class EmbeddedGrid(Grid):
 def _shared(content: RecordDict, lazy: dict[int, tuple[ArrayRecord, ArrayRecord]]) -> RecordDict:
     """The content for one receiver: arrays parsed once and shared by all of them, the rest copied."""
     copied = copy_content(content)
-    for name, record in list(copied.array_records.items()):
+    for name, record in list(copied.items()):
+        if not isinstance(record, ArrayRecord):
+            continue
         # The record itself is kept beside its copy: an id is only unique while its object lives.
         kept = lazy.get(id(record)) or (record, array_record(ndarrays(record)))
         lazy[id(record)] = kept
@@ -221,6 +231,11 @@ class _Work:
         self.done = threading.Event()
         self.abandoned = False
         self._reply: Message | None = None
+
+    @property
+    def kind(self) -> str:
+        """Type of the message."""
+        return self.asked.metadata.message_type
 
     def __call__(self) -> None:
         if self.abandoned:
@@ -250,21 +265,38 @@ class _Workers:
         self._lock = threading.Lock()
         self._left_behind: set[int] = set()
         self._threads: list[threading.Thread] = []
-        for _ in range(count):
-            self._start()
+        self._seats: dict[int, int] = {}
+        self._limit = count
+        self._room = threading.Condition(self._lock)
+        for seat in range(count):
+            self._start(seat)
 
-    def _start(self) -> None:
-        thread = threading.Thread(target=self._loop, name="fedcore-participant", daemon=True)
+    def _start(self, seat: int) -> None:
+        thread = threading.Thread(target=self._loop, args=(seat,), name="fedcore-participant", daemon=True)
         self._threads.append(thread)
         thread.start()
 
-    def _loop(self) -> None:
+    def _next(self, seat: int) -> _Work | None:
+        with self._room:
+            self._room.wait_for(lambda: seat < self._limit)
+        return self._queue.get()
+
+    def let(self, limit: int) -> None:
+        """Have only so many workers take work; one that waits for work already takes one more message."""
+        if limit == self._limit:
+            return
+        with self._room:
+            self._limit = limit
+            self._room.notify_all()
+
+    def _loop(self, seat: int) -> None:
         me = threading.get_ident()
         if self._torch_threads is not None:
             torch.set_num_threads(self._torch_threads)
-        while (work := self._queue.get()) is not None:
+        while (work := self._next(seat)) is not None:
             with self._lock:
                 self._busy[me] = work
+                self._seats[me] = seat
             work()
             with self._lock:
                 del self._busy[me]
@@ -284,8 +316,9 @@ class _Workers:
             work.abandoned = True
             stuck = [ident for ident, busy in self._busy.items() if busy is work and not work.done.is_set()]
             self._left_behind.update(stuck)
-        for _ in stuck:
-            self._start()
+            seats = [self._seats[ident] for ident in stuck]
+        for seat in seats:
+            self._start(seat)
 
     def close(self) -> None:
         """End idle threads and wait until they are gone.
@@ -293,6 +326,7 @@ class _Workers:
         A thread's resident model goes with it. Were that to happen while the interpreter ends, Python would end
         the thread inside torch's destructors, and the process would abort.
         """
+        self.let(self.count)
         for _ in range(self.count):
             self._queue.put(None)
         end = time.monotonic() + LEAVE

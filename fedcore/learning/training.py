@@ -200,7 +200,7 @@ def train(
             "no rows to train on after the validation rows were set aside; give the site more data"
         )
     device = rows.x.device
-    model.train()
+    _switch(model, training=True)
     reseed(model, device, *seed, "dropout")
     order = generator(*seed, "order")
     autocast, scale = _autocast(local, device)
@@ -259,6 +259,12 @@ def train(
     return Trained(mean, steps, len(rows), epochs)
 
 
+def _switch(model: nn.Module, *, training: bool) -> None:
+    """Into training or evaluation mode; a resident model mostly is in it, and the walk costs as much as a layer."""
+    if model.training != training:
+        model.train(training)
+
+
 @contextlib.contextmanager
 def _two_rows(alone: bool) -> Iterator[None]:
     """Says what torch means when a batch norm layer sees one value per channel."""
@@ -275,12 +281,12 @@ def _two_rows(alone: bool) -> Iterator[None]:
 
 def mean_loss(model: nn.Module, task: Task, rows: Examples) -> float:
     """The task's mean loss over rows, without gradients; the model is left in training mode."""
-    model.eval()
+    _switch(model, training=False)
     total = 0.0
     with torch.no_grad():
         for batch in rows.batches(_evaluation_rows(rows)):
             total += float(task.loss(model, batch)) * len(batch)
-    model.train()
+    _switch(model, training=True)
     return total / len(rows)
 
 
@@ -290,7 +296,7 @@ def evaluate(model: nn.Module, task: Task, rows: Examples) -> dict[str, float]:
     Returns:
         Metric name to value; NaN where the task says it is not defined.
     """
-    model.eval()
+    _switch(model, training=False)
     with torch.no_grad():
         found = task.metrics(model, rows.batches(_evaluation_rows(rows)))
     return {name: float(value) for name, value in found.items()}

@@ -11,7 +11,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from torch import nn
 
 from fedcore.errors import DataError, JobError
-from fedcore.flower import array_record, base_array
+from fedcore.flower import array_record, arrays_in, base_array, configs_in
 from fedcore.jobs.job import LocalTraining
 from fedcore.jobs.participant import Participant
 from fedcore.jobs.request import Request
@@ -104,13 +104,11 @@ def _workplace(participant: Participant, request: Request, local: LocalTraining)
 
 def _config(message: Message) -> dict[str, Any]:
     """What the strategy sent beside the arrays."""
-    return {
-        name: value for record in message.content.config_records.values() for name, value in record.items()
-    }
+    return {name: value for record in configs_in(message.content) for name, value in record.items()}
 
 
 def _received(message: Message) -> tuple[dict[str, Any], dict[str, Any]]:
-    records = list(message.content.array_records.values())
+    records = arrays_in(message.content)
     if len(records) != 1:
         raise JobError(f"a train or evaluate message carries one record of arrays, this one {len(records)}")
     record: ArrayRecord = records[0]

@@ -10,41 +10,69 @@ import fcntl
 import hashlib
 import json
 import os
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from fedcore.errors import DataError
 
 START = "0" * 64
 _TAIL = 64 * 1024
 
+# File, inode and end to the hash of the line that ends there: a log that only this process writes is not read
+# back for each line. Another writer moves the end, and the line is then read.
+_ends: OrderedDict[tuple[Path, int, int], str] = OrderedDict()
+_ends_lock = threading.Lock()
+_ENDS_KEPT = 4096
 
-def append(file: Path, entry: Mapping[str, Any], *, durable: bool = True) -> str:
-    """Add one line; several processes and threads may do so at a time.
+
+def append(file: Path, *entries: Mapping[str, Any], durable: bool = True) -> str:
+    """Add a line for each entry, all or none; several processes and threads may do so at a time.
 
     Args:
         file: The log; made, with its folder, on first use.
-        entry: JSON values. `time` and `previous` are added.
-        durable: Wait until the line is on the disk.
+        entries: One or more, of JSON values. `time` and `previous` are added to each.
+        durable: Wait until the lines are on the disk.
 
     Returns:
-        SHA-256 of the line, hex; the next line's `previous`.
+        SHA-256 of the last line, hex; the next line's `previous`.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a+b") as log:
+    with _opened(file) as log:
         fcntl.flock(log, fcntl.LOCK_EX)
-        previous, whole = _last_line(log)
-        # A full disk leaves half a line; what it was to record did not happen, for its `append` raised.
-        log.truncate(whole)
-        chain = {"time": datetime.now(UTC).isoformat(), "previous": previous}
-        line = _line({**chain, **entry, **chain})
-        log.write(line)
+        status = os.fstat(log.fileno())
+        with _ends_lock:
+            previous = _ends.pop((file, status.st_ino, status.st_size), None)
+        whole = status.st_size
+        if previous is None:
+            previous, whole = _last_line(log)
+            # A full disk leaves half a line; what it was to record did not happen, for its `append` raised.
+            log.truncate(whole)
+        lines = []
+        for entry in entries:
+            chain = {"time": datetime.now(UTC).isoformat(), "previous": previous}
+            lines.append(_line({**chain, **entry, **chain}))
+            previous = hashlib.sha256(lines[-1]).hexdigest()
+        text = b"".join(lines)
+        log.write(text)
         log.flush()
         if durable:
             os.fsync(log.fileno())
-    return hashlib.sha256(line).hexdigest()
+        with _ends_lock:
+            _ends[file, status.st_ino, whole + len(text)] = previous
+            while len(_ends) > _ENDS_KEPT:
+                _ends.popitem(last=False)
+    return previous
+
+
+def _opened(file: Path) -> IO[bytes]:
+    try:
+        return file.open("a+b")
+    except FileNotFoundError:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return file.open("a+b")
 
 
 def _line(entry: Mapping[str, Any]) -> bytes:

@@ -58,10 +58,11 @@ class CohortGrid(Layer):
     def stream(self, messages: Iterable[Message], timeout: float | None) -> Iterator[Message]:
         """Adds the request to each message and lets it expire with the wait for its reply."""
         life = self.patience if timeout is None else timeout
-        return super().stream((self._address(message, life) for message in messages), timeout)
+        request = None if self.request is None else self.request.to_json()
+        return super().stream((self._address(message, request, life) for message in messages), timeout)
 
-    def _address(self, message: Message, life: float) -> Message:
-        if self.request is not None:
-            message.content[RECORD] = ConfigRecord({"request": self.request.to_json()})
+    def _address(self, message: Message, request: str | None, life: float) -> Message:
+        if request is not None:
+            message.content[RECORD] = ConfigRecord({"request": request})
         message.metadata.ttl = max(life, 1.0)
         return message

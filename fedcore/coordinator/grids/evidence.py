@@ -15,7 +15,7 @@ from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
 
 from fedcore.coordinator.grids.layer import Layer
-from fedcore.flower import digest_of, error_reply, payload_bytes
+from fedcore.flower import arrays_in, digest_of, error_reply, metrics_in, payload_bytes
 from fedcore.trust import evidence
 
 EXTRA = "extra/"
@@ -83,7 +83,8 @@ class EvidenceGrid(Layer):
         grid: The grid below.
         name_of: Participant name by node id.
         log: File of the coordinator's evidence.
-        digest: Record a SHA-256 of each update.
+        digest: Record a SHA-256 of each update, and each line before the next reply is looked at; otherwise,
+            in a study over virtual participants, the lines of an exchange are written together at its end.
         watcher: Told what happens.
     """
 
@@ -116,6 +117,7 @@ class EvidenceGrid(Layer):
             party = self.name_of(message.metadata.dst_node_id)
             size = payload_bytes(message.content)
             phase.sites[party] = {"bytes": {"down": size, "up": 0}, "seconds": 0.0, "metrics": {}}
+        entries: list[dict[str, Any]] = []
         for reply in super().stream(asked, timeout):
             party = self.name_of(reply.metadata.src_node_id)
             site = phase.sites[party]
@@ -129,25 +131,20 @@ class EvidenceGrid(Layer):
                 self.watcher.lost(problem.party, phase.step, problem.reason)
                 if not reply.has_error():
                     reply = error_reply(to_node[reply.metadata.src_node_id], problem.reason)
-            self._write(phase, problem.party if problem else party, site, problem)
+            entries.append(_entry(phase, problem.party if problem else party, site, problem))
+            if self.digest:
+                evidence.append(self.log, entries.pop())
             yield reply
+        if entries:
+            evidence.append(self.log, *entries, durable=False)
         phase.seconds = time.monotonic() - began
 
     def _record(self, reply: Message, site: dict[str, Any]) -> None:
         site["bytes"]["up"] = payload_bytes(reply.content)
-        if self.digest and reply.content.array_records:
+        if self.digest and arrays_in(reply.content):
             site["sha256"] = digest_of(reply.content)
-        for record in reply.content.metric_records.values():
+        for record in metrics_in(reply.content):
             site["metrics"] = {k: v for k, v in record.items() if not isinstance(v, list)}
-
-    def _write(self, phase: Phase, party: str, site: dict[str, Any], problem: Lost | None) -> None:
-        entry = {"event": "reply" if problem is None else "lost", "party": party, "step": phase.step}
-        entry["bytes"] = site["bytes"]
-        if "sha256" in site:
-            entry["sha256"] = site["sha256"]
-        if problem is not None:
-            entry["why"] = problem.reason
-        evidence.append(self.log, entry, durable=self.digest)
 
     def _problem(self, reply: Message, party: str, shapes: Mapping[str, tuple[int, ...]]) -> Lost | None:
         step = self.phase.step
@@ -161,7 +158,7 @@ class EvidenceGrid(Layer):
         return Lost(party, step, "DataError", reason_found) if reason_found else None
 
     def _bad_arrays(self, reply: Message, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-        for record in reply.content.array_records.values():
+        for record in arrays_in(reply.content):
             problem = _bad_array(record, shapes)
             if problem:
                 return problem
@@ -171,6 +168,17 @@ class EvidenceGrid(Layer):
             other = sorted(name for name in {*layout, *first} if layout.get(name) != first.get(name))
             return f"the update has other arrays than the first one that came: {', '.join(other)}"
         return None
+
+
+def _entry(phase: Phase, party: str, site: Mapping[str, Any], problem: Lost | None) -> dict[str, Any]:
+    """The line of the log for a reply."""
+    entry = {"event": "reply" if problem is None else "lost", "party": party, "step": phase.step}
+    entry["bytes"] = site["bytes"]
+    if "sha256" in site:
+        entry["sha256"] = site["sha256"]
+    if problem is not None:
+        entry["why"] = problem.reason
+    return entry
 
 
 def explain(reason: str | None) -> tuple[str, str, str | None]:
@@ -184,14 +192,12 @@ def explain(reason: str | None) -> tuple[str, str, str | None]:
 
 def _shapes(message: Message) -> dict[str, tuple[int, ...]]:
     return {
-        name: tuple(array.shape)
-        for record in message.content.array_records.values()
-        for name, array in record.items()
+        name: tuple(array.shape) for record in arrays_in(message.content) for name, array in record.items()
     }
 
 
 def _bad_examples(reply: Message, rows: int | None) -> str | None:
-    told = [metrics.get("num-examples") for metrics in reply.content.metric_records.values()]
+    told = [metrics.get("num-examples") for metrics in metrics_in(reply.content)]
     if len(told) != 1:
         return f"the reply has {len(told)} records of metrics, one is expected"
     examples = told[0]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from flwr.app import Message, MetricRecord, RecordDict
 
 from fedcore.coordinator.grids.layer import Layer
-from fedcore.flower import array_record
+from fedcore.flower import array_record, arrays_in, metrics_in
 
 EXAMPLES = "num-examples"
 PIECE = 2**15  # values multiplied at a time, few enough for the cache
@@ -58,11 +58,11 @@ class RunningMean:
         Args:
             content: One record of metrics with `num-examples`, at most one of arrays.
         """
-        metrics = next(iter(content.metric_records.values()))
+        metrics = metrics_in(content)[0]
         weight = float(metrics[EXAMPLES])  # type: ignore[arg-type]
         self._metrics.add(metrics, weight)
         self.weight += weight
-        for record in content.array_records.values():
+        for record in arrays_in(content):
             for name, array in record.items():
                 value = array.numpy()
                 if name not in self._sums:
@@ -127,9 +127,7 @@ def with_all_metrics(replies: Iterable[Message]) -> None:
     A task may report a metric at some sites only. Flower's strategies refuse replies with different names;
     `MeanGrid` takes a missing metric for one that is not defined there, and so do all engines with this.
     """
-    records = [
-        record for reply in replies if reply.has_content() for record in reply.content.metric_records.values()
-    ]
+    records = [record for reply in replies if reply.has_content() for record in metrics_in(reply.content)]
     names = sorted(
         {name for record in records for name, value in record.items() if not isinstance(value, list)}
     )
@@ -147,6 +145,6 @@ def mean_metrics(contents: list[RecordDict], weight_key: str) -> MetricRecord:
     """The rule above as the aggregation function that Flower's strategies take."""
     mean = MetricMean()
     for content in contents:
-        for record in content.metric_records.values():
+        for record in metrics_in(content):
             mean.add(record, float(record[weight_key]))  # type: ignore[arg-type]
     return metric_record(mean.means())

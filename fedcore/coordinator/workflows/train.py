@@ -231,10 +231,11 @@ class _Rounds:
         record = _record(number, train, train_metrics, evaluate, evaluated, central)
         record["empty"] = new is None
         record["elapsed"] = time.monotonic() - began
+        record = checkpoints.plain(record)
         self.progress.rounds.append(record)
         better = self._judge(number, evaluated, central)
         self._save(number, arrays, better)
-        self.settings.watcher.round_finished(checkpoints.plain(record))
+        self.settings.watcher.round_finished(record)
         return arrays
 
     def _train(
@@ -317,8 +318,7 @@ class _Rounds:
     def _save(self, number: int, arrays: dict[str, NDArray], better: bool) -> None:
         folder = self.settings.folder / "checkpoints"
         state = checkpoints.strategy_state(self.strategy)
-        progress = checkpoints.plain(vars(self.progress))
-        checkpoints.save(folder, Checkpoint(number, arrays, state, progress, better))
+        checkpoints.save(folder, Checkpoint(number, arrays, state, dict(vars(self.progress)), better))
 
     def _best_arrays(self) -> dict[str, NDArray] | None:
         if self.progress.best is None:
