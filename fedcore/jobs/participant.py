@@ -65,8 +65,9 @@ class Participant(Strict):
         identity: Private key file, made by `fedcore identity new`; needed for `engine: deployment` only.
         catalogue: Data sets by the names that jobs use. Paths are relative to this file.
         state: Folder for evidence, client state and logs; relative to this file.
-        evidence: `digest` records a SHA-256 of the arrays of every update that left; `counts` records sizes
-            only (virtual participants of a simulation).
+        evidence: `digest` records a SHA-256 of the arrays of every update that left, and has each request on
+            the disk before the work begins; `counts` records sizes only, a request together with what became
+            of it (virtual participants of a simulation).
     """
 
     name: Name

@@ -30,21 +30,21 @@ def evidence(resolve: Callable[[Context], Participant]) -> Mod:
         file = evidence_file(participant)
         digest = participant.evidence == "digest"
         about = {"step": message.metadata.message_type, **_about(message)}
-        log.append(
-            file, {"event": "request", **about, "bytes": payload_bytes(message.content)}, durable=digest
-        )
+        entries = [{"event": "request", **about, "bytes": payload_bytes(message.content)}]
+        if digest:
+            # On the disk before the work begins: a site that is killed in it can show what it was asked.
+            log.append(file, entries.pop())
         try:
             reply = call_next(message, context)
-        except FedcoreError as error:
-            log.append(file, {"event": "refused", **about, "why": type(error).__name__}, durable=digest)
-            raise
+            if reply.has_content():
+                entries.append({"event": "release", **about, **_contents(reply.content, digest)})
         except Exception as error:
-            log.append(file, {"event": "failed", **about, "why": type(error).__name__}, durable=digest)
+            event = "refused" if isinstance(error, FedcoreError) else "failed"
+            entries.append({"event": event, **about, "why": type(error).__name__})
             raise
-        if reply.has_content():
-            log.append(
-                file, {"event": "release", **about, **_contents(reply.content, digest)}, durable=digest
-            )
+        finally:
+            if entries:
+                log.append(file, *entries, durable=digest)
         return reply
 
     return mod
