@@ -111,8 +111,10 @@ def _numeric(kind: Any) -> bool:
 def _numbers(table: pa.Table, name: str) -> NDArray:
     import pyarrow as pa
 
-    column = table.column(name).cast(pa.float64(), safe=False)
-    values: NDArray = column.to_numpy().astype(np.float32)
+    column = table.column(name)
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        column = column.cast(pa.float64(), safe=False)
+    values: NDArray = column.to_numpy().astype(np.float64).astype(np.float32)
     return values
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from fedcore.errors import DataError, did_you_mean
 from fedcore.jobs.datasets import DataSet, Part
 from fedcore.participant.data.checks import has_rows, within
-from fedcore.participant.data.parts import Indices, deal
+from fedcore.participant.data.parts import Indices, deal, rows_of
 
 # connector -> module of this package and the prefix of its two functions, `<prefix>_schema` and
 # `<prefix>_table`. Modules are imported when a data set needs them: a ClientApp process starts for every
@@ -79,7 +79,7 @@ def read_table(data: DataSet, columns: Sequence[str] | None = None, *, memory: i
         with _sharing:
             table, parts = _shared(whole, None if asked is None else tuple(asked), shared, key, memory, stamp)
     mine = table if columns is None else table.select(list(dict.fromkeys(columns)))
-    return mine.take(pa.array(parts[part.index]))
+    return rows_of(mine, parts[part.index])
 
 
 def _schema(data: DataSet, stamp: Stamp) -> pa.Schema:
@@ -121,7 +121,8 @@ def _stamp(data: DataSet) -> Stamp:
 def _read(data: DataSet, columns: Sequence[str] | None, memory: int | None) -> pa.Table:
     table: pa.Table = _function(data, "table")(data, columns, memory)
     has_rows(table.num_rows)
-    plain = table.cast(_plain_schema(table.schema))
+    schema = _plain_schema(table.schema)
+    plain = table if schema.equals(table.schema, check_metadata=True) else table.cast(schema)
     within(plain.nbytes, memory)
     return plain
 

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from fedcore.errors import DataError
 from fedcore.jobs.datasets import Part
@@ -61,6 +60,23 @@ def deal(part: Part, rows: int, values: pa.ChunkedArray | None) -> list[Indices]
     return [np.flatnonzero(owner == index) for index in range(part.of)]
 
 
+def rows_of(table: pa.Table, rows: Indices) -> pa.Table:
+    """Some of the rows, in the order given.
+
+    Plain numbers go through numpy: Arrow's `take` loads all of its compute kernels, in every process of a
+    simulation.
+    """
+    columns = [_values_of(column, rows) for column in table.columns]
+    return pa.Table.from_arrays(columns, schema=table.schema)
+
+
+def _values_of(column: pa.ChunkedArray, rows: Indices) -> pa.Array | pa.ChunkedArray:
+    kind = column.type
+    if column.null_count or not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        return column.take(pa.array(rows))
+    return pa.array(column.to_numpy()[rows], type=kind)
+
+
 def _dirichlet(part: Part, codes: Indices, classes: int, random: np.random.Generator) -> Indices:
     members = [np.flatnonzero(codes == each) for each in range(classes)]
     for _ in range(_ATTEMPTS):
@@ -84,6 +100,8 @@ def _codes(values: pa.ChunkedArray | None) -> tuple[Indices, int]:
 
     Sorted, so that the deal depends neither on the order of first appearance nor on the reader's chunks.
     """
+    import pyarrow.compute as pc  # 15 MB of kernels
+
     if values is None:
         raise DataError("dealing by a column needs that column")
     if pa.types.is_boolean(values.type):
