@@ -17,6 +17,8 @@ from fedcore.jobs.job import TrainJob
 app = ServerApp()
 
 EVENTS = "events.jsonl"
+NODES = "nodes.json"
+"""Node number to participant, as the federation registered their keys."""
 
 
 @app.main()
@@ -30,6 +32,7 @@ def main(grid: Grid, context: Context) -> None:
         raise JobError("the run's config names no run-dir; start runs with `fedcore run`")
     folder = Path(named)
     about = json.loads((folder / "run.json").read_text())
+    nodes = folder / NODES
     settings = Settings(
         run=about["run"],
         folder=folder,
@@ -37,6 +40,11 @@ def main(grid: Grid, context: Context) -> None:
         expected=int(about["expected"]),
         watcher=EventFile(folder / EVENTS),
         resume=bool(context.run_config.get("resume", False)),
+        registered=(
+            {int(number): name for number, name in json.loads(nodes.read_text()).items()}
+            if nodes.exists()
+            else None
+        ),
     )
     try:
         execute(TrainJob.model_validate(about["job"]), grid, settings)

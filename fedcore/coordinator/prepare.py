@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,8 +25,9 @@ _DESCRIPTION: dict[str, type] = {
     **dict.fromkeys(("rows", "train_rows", "validation_rows"), int),
     "layers": dict,
 }
-LEAVES_QUIETLY = ("PolicyRefused", "NoReply")
-"""A site that refuses or does not answer is left out, and shown; one whose data is wrong stops the run."""
+LEAVES_QUIETLY = ("PolicyRefused", "NoReply", "IdentityError")
+"""A site that refuses, does not answer or is not who it says is left out, and shown; one whose data is wrong
+stops the run."""
 
 
 @dataclass
@@ -80,6 +81,8 @@ def prepare(
     nodes: Sequence[int],
     remember: Callable[[int, str], None],
     schema: Schema | None = None,
+    *,
+    registered: Mapping[int, str] | None = None,
 ) -> Agreement:
     """Ask every node to describe its rows, and agree on a schema.
 
@@ -90,6 +93,7 @@ def prepare(
         nodes: To ask.
         remember: Told each node's participant name as it answers.
         schema: Of the run that is resumed; it is kept.
+        registered: Whose key each node has. A node that answers under another name is left out.
 
     Raises:
         DataError: A participant's rows cannot serve the job, or do not fit those of the others.
@@ -116,6 +120,14 @@ def prepare(
             phase.lost.append(Lost(node, phase.step, "JobError", why))
             continue
         name = about["name"]
+        owner = name if registered is None else registered.get(reply.metadata.src_node_id)
+        if owner != name:
+            whose = f"the key of {owner!r}" if owner else "a key that is not in the roster"
+            why = f"it has {whose} and answers as {name!r}; its participant file needs the roster's name"
+            phase.lost.append(
+                Lost(owner or f"node {reply.metadata.src_node_id}", phase.step, "IdentityError", why)
+            )
+            continue
         if name in sites:
             raise JobError(f"two nodes say they are participant {name!r}; each needs a name of its own")
         if names is not None and name not in names:

@@ -107,6 +107,11 @@ class Running:
     mark: str
     app: Path
 
+    def nodes(self) -> dict[str, str]:
+        """The SuperLink's number of each registered node, and whose key it has."""
+        told = read_state(self.folders).get("participants", [])
+        return {str(each["node"]): each["name"] for each in told if each["node"] is not None}
+
     def run(
         self,
         job: Path,

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fedcore import errors
-from fedcore.coordinator.app import EVENTS
+from fedcore.coordinator.app import EVENTS, NODES
+from fedcore.coordinator.checkpoint import write_json
 from fedcore.coordinator.runner import RESULT, note_interruption
 from fedcore.coordinator.watch import Replay, Silent
 from fedcore.engines.deployment import deployment
@@ -40,6 +41,7 @@ def run_deployed(
     before = _stamp(home)
     try:
         with deployment(federation) as running:
+            write_json(home / NODES, running.nodes())
             running.run(home / "job.yaml", home, resume=resume, on_poll=shown.poll)
     except KeyboardInterrupt:
         _noted(home, about, before, EngineError("stopped by the user (Ctrl-C)"))

@@ -55,6 +55,7 @@ class Settings:
         digest: Record a SHA-256 of each update.
         participants: The participants themselves, where one machine has them all (the pooled baseline).
         resume: Go on from the last checkpoint.
+        registered: Node number to the participant whose pinned key it has; None where nodes have no keys.
     """
 
     run: str
@@ -66,6 +67,7 @@ class Settings:
     digest: bool = True
     participants: Sequence[Participant] = ()
     resume: bool = False
+    registered: Mapping[int, str] | None = None
 
 
 @dataclass
@@ -106,7 +108,7 @@ def run_train(job: TrainJob, grid: Grid, settings: Settings) -> Outcome:
         FedcoreError: The run could not start (nothing was trained), or stopped and can be resumed.
     """
     entry, strategy = make_strategy(job)
-    names: dict[int, str] = {}
+    names: dict[int, str] = dict(settings.registered or {})
     evidence = EvidenceGrid(
         grid,
         lambda node: names.get(node, f"node {node}"),
@@ -119,7 +121,9 @@ def run_train(job: TrainJob, grid: Grid, settings: Settings) -> Outcome:
     known = Schema.from_dict(progress.schema) if progress else None
     patience = min(job.deadline, GRACE)
     nodes = wait_for_nodes(grid, settings.expected, job.participants.min, patience)
-    agreement = prepare(evidence, job, settings.run, nodes, names.__setitem__, known)
+    agreement = prepare(
+        evidence, job, settings.run, nodes, names.__setitem__, known, registered=settings.registered
+    )
     for warning in agreement.warnings:
         log.warning("%s", warning)
     evidence.rows = {name: site["train_rows"] for name, site in agreement.sites.items()}

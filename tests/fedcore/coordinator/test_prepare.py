@@ -76,7 +76,9 @@ def silent(asked: Message) -> Message:
 def agree(tmp_path):
     """Runs prepare over given answers."""
 
-    def run(*answers: Any, schema: Schema | None = None, order: Any = None, **job: Any) -> Agreement:
+    def run(
+        *answers: Any, schema: Schema | None = None, order: Any = None, registered: Any = None, **job: Any
+    ) -> Agreement:
         grid = Answers(dict(enumerate(answers, start=1)), order)
         known: dict[int, str] = {}
         evidence = EvidenceGrid(
@@ -84,7 +86,9 @@ def agree(tmp_path):
         )
         run.requests = grid.requests
         nodes = list(range(len(answers), 0, -1))
-        return prepare(evidence, a_job(**job), "run-1", nodes, known.__setitem__, schema)
+        return prepare(
+            evidence, a_job(**job), "run-1", nodes, known.__setitem__, schema, registered=registered
+        )
 
     return run
 
@@ -209,6 +213,16 @@ def test_who_refuses_or_does_not_answer_is_left_out_and_shown(agree) -> None:
         "b": ("PolicyRefused", "not for research"),
         "node 4": ("NoReply", "no reply within 20 s"),
     }
+
+
+def test_a_node_that_answers_under_anothers_name_is_left_out_and_shown(agree) -> None:
+    registered = {1: "a", 2: "b", 3: "c"}
+    found = agree(describes("a"), describes("c"), describes("c"), describes("d"), registered=registered)
+    assert list(found.sites) == ["a", "c"] and found.members == {1: "a", 3: "c"}
+    told = {one.party: (one.kind, one.reason) for one in found.left_out}
+    assert set(told) == {"b", "node 4"} and {kind for kind, _ in told.values()} == {"IdentityError"}
+    assert "the key of 'b' and answers as 'c'" in told["b"][1]
+    assert "not in the roster" in told["node 4"][1]
 
 
 def test_only_the_named_take_part(agree) -> None:

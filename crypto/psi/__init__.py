@@ -1,0 +1,1 @@
+"""Secure set intersection: items, protocols over a channel, and their variants."""

@@ -1,0 +1,80 @@
+"""Every parameter on which the security of set intersection rests, in one table.
+
+A new attack on learning parity with noise (LPN), or a better bound, is one edit here. `VERSION` is exchanged in
+the handshake and stands in every receipt, so that two sides never run with different tables.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+VERSION = 1
+
+KAPPA = 128
+"""Computational security, bits."""
+LAMBDA = 40
+"""Statistical security, bits: of a run as a whole, whatever its size."""
+
+
+@dataclass(frozen=True)
+class Lpn:
+    """Primal LPN with regular noise and a local code.
+
+    Assumption: with A of `rows` x `k` with `weight` entries a row (public, pseudo-random) and a noise vector of
+    `trees` blocks with one entry each, s A + e looks uniform.
+
+    Args:
+        name: In receipts.
+        trees: Noise blocks, t.
+        k: Length of the secret s.
+        depth: A block has 2^depth places.
+        weight: Entries in a row of the code, d.
+    """
+
+    name: str
+    trees: int
+    k: int
+    depth: int
+    weight: int = 10
+
+    @property
+    def rows(self) -> int:
+        """Length of the output, N = t 2^depth."""
+        return self.trees << self.depth
+
+    @property
+    def base(self) -> int:
+        """Field correlations that a round over the field starts from: the secret, and a value for each tree."""
+        return self.k + self.trees
+
+    @property
+    def bit_base(self) -> int:
+        """Bit correlations that a round over bits starts from: the secret, and one for each level of each tree."""
+        return self.k + self.trees * self.depth
+
+
+LPN = {
+    "b10": Lpn("b10", trees=850, k=2**16, depth=10),
+    "b11": Lpn("b11", trees=1170, k=2**17, depth=11),
+    "b12": Lpn("b12", trees=1520, k=2**18, depth=12),
+    "b13": Lpn("b13", trees=1900, k=2**19, depth=13),
+}
+"""About 128 bits against Gauss, statistical decoding, information-set decoding, hybrid and algebraic attacks.
+
+Source: emp-ot, `tuning.h`, 2026, which replaced the sets of Ferret (Yang, Weng, Lan, Zhang, Wang, CCS 2020,
+eprint 2020/924) after the algebraic attacks of eprint 2025/1476. The sets are for noise and code over GF(2). Over
+GF(2^128) the code's entries here are powers of x, so that the 128 components of the field mix: with entries of 0
+and 1 they would be 128 separate instances over GF(2) that share their noise places (Liu, Wang, Yang, Yu,
+EUROCRYPT 2024, eprint 2022/712).
+"""
+
+
+def mask_bytes(receiver_items: int, sender_items: int) -> int:
+    """Bytes of a mask: false matches stay below 2^-LAMBDA over all pairs of the whole sets.
+
+    Args:
+        receiver_items, sender_items: Distinct items in all, not per bucket; at least 1 is reckoned with.
+    """
+    pairs = math.log2(max(1, receiver_items)) + math.log2(max(1, sender_items))
+    return math.ceil((LAMBDA + pairs) / 8)
