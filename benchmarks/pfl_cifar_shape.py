@@ -78,6 +78,9 @@ def main(arguments: list[str] | None = None) -> Report:
         },
     )
     write_study(given, cores)
+    for word in NAMES:
+        if word not in given.sides:
+            report.absent[NAMES[word]] = "left out with --sides"
     pfl = find_pfl(given, report)
     sides = {word: word for word in given.sides if pfl or not word.startswith("pfl")}
 

@@ -43,7 +43,10 @@ def send_keys(channel: Channel, step: str, count: int) -> list[tuple[bytes, byte
         points = told[at : at + POINT], told[at + POINT : at + 2 * POINT]
         for point in points:
             if not rbcl.crypto_core_ristretto255_is_valid_point(point):
-                raise ProtocolError("a point that is not of the group came; the other side does not follow the protocol", step=step)
+                raise ProtocolError(
+                    "a point that is not of the group came; the other side does not follow the protocol",
+                    step=step,
+                )
         keys = []
         for j in (0, 1):
             shared = rbcl.crypto_core_ristretto255_add(points[j], _to_group(step, number, points[1 - j]))
@@ -73,7 +76,9 @@ def receive_keys(channel: Channel, step: str, choices: list[int]) -> list[bytes]
     channel.send(step, b"".join(told))
     answer = bytes(channel.recv(step, size=POINT))
     if not rbcl.crypto_core_ristretto255_is_valid_point(answer):
-        raise ProtocolError("a point that is not of the group came; the other side does not follow the protocol", step=step)
+        raise ProtocolError(
+            "a point that is not of the group came; the other side does not follow the protocol", step=step
+        )
     return [
         _key(step, number, choice, _times(x, answer, step))
         for number, (x, choice) in enumerate(zip(scalars, choices, strict=True))
@@ -92,7 +97,9 @@ def _times(scalar: bytes, point: bytes, step: str) -> bytes:
     try:
         return bytes(rbcl.crypto_scalarmult_ristretto255(scalar, point))
     except (RuntimeError, ValueError, TypeError):
-        raise ProtocolError("the neutral element came; the other side does not follow the protocol", step=step) from None
+        raise ProtocolError(
+            "the neutral element came; the other side does not follow the protocol", step=step
+        ) from None
 
 
 def _to_group(step: str, number: int, point: bytes) -> bytes:
@@ -101,7 +108,9 @@ def _to_group(step: str, number: int, point: bytes) -> bytes:
 
 
 def _key(step: str, number: int, choice: int, shared: bytes) -> bytes:
-    return hashlib.sha256(b"fedcore base ot key" + _bound(step, number) + bytes([choice]) + shared).digest()[:KEY]
+    return hashlib.sha256(b"fedcore base ot key" + _bound(step, number) + bytes([choice]) + shared).digest()[
+        :KEY
+    ]
 
 
 def _bound(step: str, number: int) -> bytes:

@@ -109,7 +109,7 @@ def places_reference(seed: bytes, row: int, k: int) -> list[int]:
     """The ten places of a row, by plain Python over the library's AES."""
     from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-    cipher = Cipher(algorithms.AES(seed), modes.ECB()).encryptor()  # noqa: S305 - a generator, block by block
+    cipher = Cipher(algorithms.AES(seed), modes.ECB()).encryptor()
     words = []
     for number in (2 * row, 2 * row + 1):
         block = cipher.update(number.to_bytes(8, "little") + bytes(8))

@@ -44,7 +44,9 @@ class SenderRound:
         self._secret = np.ascontiguousarray((keys[paid:] if base is None else base)[: shape.k])
         self._roots = random_blocks(shape.trees)
         told = self._message(
-            keys[:paid].reshape(shape.trees, shape.depth, 2), None if base is None else base[shape.k :], number
+            keys[:paid].reshape(shape.trees, shape.depth, 2),
+            None if base is None else base[shape.k :],
+            number,
         )
         seed = secrets.token_bytes(16)
         channel.send("vole.code", seed)
@@ -98,9 +100,7 @@ class ReceiverRound:
         number: Of the round.
     """
 
-    def __init__(
-        self, channel: Channel, shape: Lpn, keys: Blocks, base: Blocks | None, number: int
-    ) -> None:
+    def __init__(self, channel: Channel, shape: Lpn, keys: Blocks, base: Blocks | None, number: int) -> None:
         self._shape, self._field = shape, base is not None
         paid = shape.trees * shape.depth
         self._secret = np.ascontiguousarray((keys[paid:] if base is None else base)[: shape.k])

@@ -10,7 +10,7 @@ import typer
 
 from fedcore.cli.output import Json, print_json
 from fedcore.cli.run import shown
-from fedcore.errors import JobError, did_you_mean
+from fedcore.errors import EngineError, JobError, did_you_mean
 
 DEMOS = {"hospital": ("hospital_tabular.yaml", "digits.yaml")}
 WORK = Path("runs") / "demo-files"
@@ -53,6 +53,10 @@ def compare_accuracy(result: dict[str, Any]) -> dict[str, Any]:
     """Accuracy of the federated model beside pooled and the mean of local-only, on the same held-out rows."""
     found = result["baselines"]
     local = [site["accuracy"] for site in found["local"].values()]
+    if not local:
+        raise EngineError(
+            "no site could train alone, so there is nothing to compare with; see the run's report"
+        )
     federated, pooled = found["federated"]["accuracy"], found["pooled"]["accuracy"]
     alone = sum(local) / len(local)
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fedcore.jobs.common import Name, Strict
 from fedcore.jobs.datasets import DataSet
@@ -26,6 +26,13 @@ class Coordinator(Strict):
     address: str = Field(default="localhost:8443", pattern=r"^[^\s:]+:\d{1,5}$")
     listen: str = "127.0.0.1"
     identity: Path | None = None
+
+    @field_validator("address")
+    @classmethod
+    def _port(cls, address: str) -> str:
+        if not 1 <= int(address.rsplit(":", 1)[1]) <= 65535:
+            raise ValueError("the port of an address is from 1 to 65535")
+        return address
 
     @property
     def host(self) -> str:
@@ -56,7 +63,7 @@ class Virtual(Strict):
     alpha: float = Field(default=0.5, gt=0)
     label: str | None = None
     column: str | None = None
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     policy: Policy | None = None
 
     @model_validator(mode="after")

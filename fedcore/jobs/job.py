@@ -236,10 +236,12 @@ class TrainJob(Strict):
             raise ValueError(f"participants: min is {self.participants.min} but only {len(names)} are named")
         if names is not None and len(set(names)) < len(names):
             raise ValueError("participants: a name stands twice in names")
-        if self.stop is not None and not self.evaluation.federated and self.evaluation.central is None:
-            raise ValueError(
-                "stop: there is nothing to judge by; set evaluation.federated or evaluation.central"
-            )
+        if not self.evaluation.federated and self.evaluation.central is None:
+            idle = "stop" if self.stop is not None else "baselines" if self.baselines else None
+            if idle:
+                raise ValueError(
+                    f"{idle}: there is nothing to judge by; set evaluation.federated or evaluation.central"
+                )
         return self
 
 

@@ -138,11 +138,15 @@ def load_arrays(model: nn.Module, arrays: dict[str, NDArray]) -> None:
 
 
 def take_arrays(model: nn.Module, skip: frozenset[str] | set[str] = frozenset()) -> dict[str, NDArray]:
-    """Copies of the model's parameters and buffers as ndarrays, by `state_dict` name."""
+    """Copies of the model's parameters and buffers as ndarrays, by `state_dict` name.
+
+    NumPy has no bfloat16: such weights travel as float32, which holds each of their values.
+    """
     taken = {}
     for name, tensor in model.state_dict().items():
         if name not in skip:
-            value = tensor.detach().cpu().numpy()
+            held = tensor.detach().cpu()
+            value = (held.float() if held.dtype == torch.bfloat16 else held).numpy()
             taken[name] = np.array(value, copy=True, order="C")
     return taken
 

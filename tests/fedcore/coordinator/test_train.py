@@ -46,7 +46,7 @@ class Faulty(fedcore.Task):
         if Faulty.calls[self.how] <= self.after:
             return loss
         if self.how == "raise":
-            raise ValueError("patient 4711 is odd")
+            raise ValueError("patient Zaphod is odd")
         if self.how == "hang":
             Faulty.release.wait(60)
         if self.how == "nan":
@@ -295,7 +295,7 @@ def test_a_participant_that_raises_is_left_out_and_its_text_stays_at_the_site(st
     assert [(one["party"], one["step"], one["kind"]) for one in lost] == [
         ("site-0", "train round 2", "TaskFailed")
     ]
-    assert "ValueError" in lost[0]["reason"] and "4711" not in json.dumps(told)
+    assert "ValueError" in lost[0]["reason"] and "Zaphod" not in json.dumps(told)
 
 
 def test_a_participant_that_hangs_costs_one_deadline(study: Study) -> None:

@@ -98,7 +98,7 @@ def test_coordinator_knows_host_and_port() -> None:
     assert (coordinator.host, coordinator.port) == ("fed.example.org", 9092)
 
 
-@pytest.mark.parametrize("address", ["localhost", "localhost:", "a b:1", ":80", "h:123456"])
+@pytest.mark.parametrize("address", ["localhost", "localhost:", "a b:1", ":80", "h:123456", "h:65536", "h:0"])
 def test_address_needs_host_and_port(address: str) -> None:
     with pytest.raises(ValidationError):
         Coordinator(address=address)
@@ -162,6 +162,10 @@ def test_named_participants_must_be_enough_and_distinct(names: list[str], said: 
         (
             {"stop": {"metric": "loss"}, "evaluation": {"federated": False}},
             "stop: there is nothing to judge by",
+        ),
+        (
+            {"baselines": ["local"], "evaluation": {"federated": False}},
+            "baselines: there is nothing to judge by",
         ),
     ],
 )

@@ -395,3 +395,13 @@ def test_a_batch_of_an_evaluation_shrinks_with_the_size_of_its_rows() -> None:
     sizes = [_evaluation_rows(rows(*shape)) for shape in ((20,), (3, 32, 32), (3, 512, 512))]
 
     assert sizes == [1024, 85, 8]
+
+
+def test_weights_in_bfloat16_travel_as_float32_and_come_back_the_same() -> None:
+    model = nn.Linear(3, 2).to(torch.bfloat16)
+    before = copy.deepcopy(model.state_dict())
+    arrays = take_arrays(model)
+    assert {value.dtype for value in arrays.values()} == {np.dtype(np.float32)}
+    nn.init.zeros_(model.weight)
+    load_arrays(model, arrays)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedcore.errors import DataError
@@ -35,6 +35,7 @@ def parquet_file(file: Path, table: pa.Table, **more: object) -> ParquetData:
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\r\x00"), min_size=1, max_size=12)
 
 
+@settings(deadline=None)
 @given(rows=st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=20))
 def test_csv_text_is_what_the_csv_module_wrote(
     rows: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory
@@ -49,6 +50,7 @@ def test_csv_text_is_what_the_csv_module_wrote(
     assert read_table(data).to_pylist() == expected
 
 
+@settings(deadline=None)
 @given(
     values=st.lists(
         st.one_of(st.none(), st.just(math.nan), st.floats(allow_nan=False)), min_size=1, max_size=30
