@@ -10,17 +10,18 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from typing_extensions import Buffer
 
 from crypto.errors import ProtocolError
 
 NDArray = npt.NDArray[Any]
+Data = bytes | bytearray | memoryview | NDArray
+"""What a message may be given as; an array must be contiguous."""
 
 
 class Channel(Protocol):
     """An ordered, authenticated and confidential connection to the one other party."""
 
-    def send(self, step: str, data: Buffer) -> None:
+    def send(self, step: str, data: Data) -> None:
         """Send one message.
 
         Args:
@@ -54,7 +55,7 @@ def recv_array(channel: Channel, step: str, dtype: npt.DTypeLike, *shape: int) -
     return array_from(channel.recv(step, size=size), step, kind, *shape)
 
 
-def array_from(data: Buffer, step: str, dtype: npt.DTypeLike, *shape: int) -> NDArray:
+def array_from(data: bytes | memoryview, step: str, dtype: npt.DTypeLike, *shape: int) -> NDArray:
     """Bytes as an array of known shape, read-only.
 
     Raises:

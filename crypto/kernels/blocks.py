@@ -58,7 +58,7 @@ def _instruction(builder: Any, name: str, arguments: list[Any], immediate: bool)
     return builder.call(function, arguments)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _clmul_native(typing: Any, a: Any, b: Any) -> Any:
     kind = types.UniTuple(types.uint64, 2)
 
@@ -75,7 +75,7 @@ def _clmul_native(typing: Any, a: Any, b: Any) -> Any:
 
 
 def _round_of(name: str) -> Any:
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def one_round(typing: Any, low: Any, high: Any, key_low: Any, key_high: Any) -> Any:
         kind = types.UniTuple(types.uint64, 2)
 

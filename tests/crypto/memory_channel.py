@@ -7,8 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from typing_extensions import Buffer
-
+from crypto.channel import Data
 from crypto.errors import ProtocolError
 
 
@@ -25,7 +24,7 @@ class End:
         self.sent: list[tuple[str, int]] = []
         self.spoil: Callable[[str, bytes], bytes | None] = lambda step, data: data
 
-    def send(self, step: str, data: Buffer) -> None:
+    def send(self, step: str, data: Data) -> None:
         raw = memoryview(data).cast("B").tobytes()
         self.sent.append((step, len(raw)))
         spoilt = self.spoil(step, raw)
