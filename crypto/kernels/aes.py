@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numba import types
+from numba.extending import intrinsic
 
-from crypto.kernels.blocks import aes_last_native, aes_round_native, u64
+from crypto.kernels.blocks import aes_last_native, aes_round_native, instruction, u64, vector, words
 from crypto.kernels.compiled import kernel, native
 
 Blocks = npt.NDArray[np.uint64]
@@ -169,24 +171,52 @@ def fill(keys: Any, first: Any, out: Any) -> None:
         out[i, 0], out[i, 1] = encrypt(keys, first + u64(i), u64(0))
 
 
+FIXED_KEY = bytes.fromhex("243f6a8885a308d313198a2e03707344")
+"""Of the fixed permutation pi: the first 128 bits of the fraction of the number pi."""
+_FIXED = expand_key(FIXED_KEY)
+
+
+@intrinsic
+def _fixed_native(typing: Any, low: Any, high: Any) -> Any:
+    """All rounds with the round keys as constants."""
+    kind = types.UniTuple(types.uint64, 2)
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        from llvmlite import ir
+
+        shape = ir.VectorType(ir.IntType(64), 2)
+        keys = [ir.Constant(shape, [int(word) for word in row]) for row in _FIXED]
+        block = builder.xor(vector(builder, *arguments), keys[0])
+        for key in keys[1:-1]:
+            block = instruction(builder, "llvm.x86.aesni.aesenc", [block, key])
+        block = instruction(builder, "llvm.x86.aesni.aesenclast", [block, keys[-1]])
+        return words(context, builder, kind, block)
+
+    return kind(types.uint64, types.uint64), code
+
+
+@kernel(inline="always")
+def _fixed_portable(low: Any, high: Any) -> Any:
+    return _encrypt_portable(_FIXED, low, high)
+
+
+fixed = _fixed_native if native() else _fixed_portable
+"""(low, high) -> (low, high): the fixed permutation pi of a block."""
+
+
 @kernel
-def hash_blocks(keys: Any, tweak: Any, values: Any, out: Any) -> None:
+def hash_blocks(tweak: Any, values: Any, out: Any) -> None:
     """`out[i] = pi(pi(x) + (tweak + i)) + pi(x)` for `x = values[i]`. `out` may be `values`.
 
     Args:
-        keys: Round keys of the fixed key, (11, 2) uint64.
         tweak: uint64, different in every use; element i has `tweak + i`.
         values, out: (n, 2) uint64.
     """
     for i in range(values.shape[0]):
-        p0, p1 = encrypt(keys, values[i, 0], values[i, 1])
-        q0, q1 = encrypt(keys, p0 ^ (tweak + u64(i)), p1)
+        p0, p1 = fixed(values[i, 0], values[i, 1])
+        q0, q1 = fixed(p0 ^ (tweak + u64(i)), p1)
         out[i, 0] = p0 ^ q0
         out[i, 1] = p1 ^ q1
-
-
-FIXED = expand_key(bytes.fromhex("243f6a8885a308d313198a2e03707344"))
-"""Round keys of the fixed key of `hash_blocks`: the first 128 bits of the fraction of pi."""
 
 
 class Generator:

@@ -31,7 +31,8 @@ def _clmul_portable(a: Any, b: Any) -> Any:
     return low, high
 
 
-def _vector(builder: Any, low: Any, high: Any) -> Any:
+def vector(builder: Any, low: Any, high: Any) -> Any:
+    """A block as a vector, in the code of an intrinsic."""
     from llvmlite import ir
 
     kind = ir.VectorType(ir.IntType(64), 2)
@@ -40,7 +41,8 @@ def _vector(builder: Any, low: Any, high: Any) -> Any:
     return builder.insert_element(first, high, ir.Constant(index, 1))
 
 
-def _words(context: Any, builder: Any, kind: Any, vector: Any) -> Any:
+def words(context: Any, builder: Any, kind: Any, vector: Any) -> Any:
+    """A vector as a tuple of two words."""
     from llvmlite import ir
 
     index = ir.IntType(32)
@@ -48,7 +50,8 @@ def _words(context: Any, builder: Any, kind: Any, vector: Any) -> Any:
     return context.make_tuple(builder, kind, parts)
 
 
-def _instruction(builder: Any, name: str, arguments: list[Any], immediate: bool) -> Any:
+def instruction(builder: Any, name: str, arguments: list[Any], immediate: bool = False) -> Any:
+    """Call one of the processor's instructions on vectors."""
     from llvmlite import ir
 
     kind = ir.VectorType(ir.IntType(64), 2)
@@ -67,9 +70,9 @@ def _clmul_native(typing: Any, a: Any, b: Any) -> Any:
 
         a, b = arguments
         zero = ir.Constant(ir.IntType(64), 0)
-        operands = [_vector(builder, a, zero), _vector(builder, b, zero), ir.Constant(ir.IntType(8), 0)]
-        product = _instruction(builder, "llvm.x86.pclmulqdq", operands, immediate=True)
-        return _words(context, builder, kind, product)
+        operands = [vector(builder, a, zero), vector(builder, b, zero), ir.Constant(ir.IntType(8), 0)]
+        product = instruction(builder, "llvm.x86.pclmulqdq", operands, immediate=True)
+        return words(context, builder, kind, product)
 
     return kind(types.uint64, types.uint64), code
 
@@ -81,8 +84,8 @@ def _round_of(name: str) -> Any:
 
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             low, high, key_low, key_high = arguments
-            operands = [_vector(builder, low, high), _vector(builder, key_low, key_high)]
-            return _words(context, builder, kind, _instruction(builder, name, operands, immediate=False))
+            operands = [vector(builder, low, high), vector(builder, key_low, key_high)]
+            return words(context, builder, kind, instruction(builder, name, operands))
 
         return kind(types.uint64, types.uint64, types.uint64, types.uint64), code
 

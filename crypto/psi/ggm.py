@@ -17,31 +17,30 @@ from __future__ import annotations
 
 from typing import Any
 
-from crypto.kernels.aes import encrypt
+from crypto.kernels.aes import fixed
 from crypto.kernels.blocks import u64
 from crypto.kernels.compiled import kernel
 
 
 @kernel(inline="always")
-def _child(keys: Any, low: Any, high: Any) -> Any:
+def _child(low: Any, high: Any) -> Any:
     """H of a node."""
     a, b = high, low ^ high
-    c, d = encrypt(keys, a, b)
+    c, d = fixed(a, b)
     return a ^ c, b ^ d
 
 
 @kernel(inline="always")
-def _leaf(keys: Any, low: Any, high: Any, right: Any) -> Any:
+def _leaf(low: Any, high: Any, right: Any) -> Any:
     """A leaf of the hashed level: H(x) or H(x + 1) + 1, whose sum with D tells nothing."""
-    return _child(keys, low ^ right, high)
+    return _child(low ^ right, high)
 
 
 @kernel
-def whole(keys: Any, roots: Any, delta: Any, depth: Any, hashed: Any, leaves: Any, sums: Any) -> None:
+def whole(roots: Any, delta: Any, depth: Any, hashed: Any, leaves: Any, sums: Any) -> None:
     """Trees that are known whole.
 
     Args:
-        keys: Round keys of pi.
         roots: The left node below each root, secret and fresh, (t, 2) uint64.
         delta: D, (1, 2).
         depth: At least 2; 2^depth leaves a tree.
@@ -68,9 +67,9 @@ def whole(keys: Any, roots: Any, delta: Any, depth: Any, hashed: Any, leaves: An
             # From the back, so that children do not overwrite nodes that are still to be read.
             for i in range((1 << level) - 1, -1, -1):
                 x0, x1 = leaves[at + i, 0], leaves[at + i, 1]
-                c0, c1 = _child(keys, x0, x1)
+                c0, c1 = _child(x0, x1)
                 if last:
-                    d0, d1 = _leaf(keys, x0, x1, u64(1))
+                    d0, d1 = _leaf(x0, x1, u64(1))
                 else:
                     d0, d1 = x0 ^ c0, x1 ^ c1
                 leaves[at + 2 * i, 0] = c0
@@ -88,11 +87,10 @@ def whole(keys: Any, roots: Any, delta: Any, depth: Any, hashed: Any, leaves: An
 
 
 @kernel
-def punctured(keys: Any, known: Any, path: Any, depth: Any, hashed: Any, leaves: Any, places: Any) -> None:
+def punctured(known: Any, path: Any, depth: Any, hashed: Any, leaves: Any, places: Any) -> None:
     """Trees of which one path is not known; the leaf at its end is left zero.
 
     Args:
-        keys: Round keys of pi.
         known: (t, depth, 2): the sum of the nodes on the side that leaves the path, for each level.
         path: (t, depth) uint8: the side (0 left, 1 right) whose sum is known; the path goes the other way.
         depth, hashed: As in `whole`.
@@ -122,9 +120,9 @@ def punctured(keys: Any, known: Any, path: Any, depth: Any, hashed: Any, leaves:
                     leaves[at + 2 * i + 1, 1] = u64(0)
                     continue
                 x0, x1 = leaves[at + i, 0], leaves[at + i, 1]
-                c0, c1 = _child(keys, x0, x1)
+                c0, c1 = _child(x0, x1)
                 if last:
-                    d0, d1 = _leaf(keys, x0, x1, u64(1))
+                    d0, d1 = _leaf(x0, x1, u64(1))
                 else:
                     d0, d1 = x0 ^ c0, x1 ^ c1
                 leaves[at + 2 * i, 0] = c0

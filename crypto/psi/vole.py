@@ -7,9 +7,9 @@ random, neither learns more. Both learn the length.
     2. bit correlations M = K + r D by extension (IKNP), enough to start step 3                `_extend`
     3. many bit correlations by LPN over GF(2): sets b10, then b13                             `vole_rounds`
     4. 128 of them make one correlation over the field (a = sum x^i r_i), enough to start step 5
-    5. many field correlations by LPN over GF(2^128): set b10, then b13 where many are wanted  `vole_rounds`
+    5. many field correlations by LPN over GF(2^128): set b10, then b12 where many are wanted  `vole_rounds`
 
-Steps 3 and 5 send one block for each level of each noise tree (`ggm`): 1.2 MB to start, 0.4 MB for each 15 million
+Steps 3 and 5 send one block for each level of each noise tree (`ggm`): 1.9 MB to start, 0.3 MB for each 6 million
 correlations. Semi-honest parties. D has its lowest bit set, which says which of K and M + D a bit is.
 
 Source: Ishai, Kilian, Nissim, Petrank, CRYPTO 2003 (step 2); Boyle et al., CCS 2018 and 2019, and Yang et al.
@@ -153,7 +153,7 @@ def _next_shape(left: int, here: int) -> Lpn | None:
     if left <= here:
         return None
     small = LPN["b10"]
-    return small if left - (here - small.base) <= small.rows else LPN["b13"]
+    return small if left - (here - small.base) <= small.rows else LPN["b12"]
 
 
 # ---- the two roles --------------------------------------------------------------------------------------------

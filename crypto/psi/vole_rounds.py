@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crypto.channel import Channel, recv_array
-from crypto.kernels.aes import FIXED, expand_key, hash_blocks
+from crypto.kernels.aes import hash_blocks
 from crypto.kernels.blocks import random_blocks, u64
 from crypto.psi import ggm, lpn
 from crypto.psi.parameters import Lpn
@@ -51,7 +51,7 @@ class SenderRound:
         seed = secrets.token_bytes(16)
         channel.send("vole.code", seed)
         channel.send("vole.trees", told)
-        self._code = expand_key(seed)
+        self._code = lpn.public_seed(seed)
 
     def __repr__(self) -> str:
         return f"SenderRound({self._shape.name})"
@@ -73,7 +73,7 @@ class SenderRound:
 
     def _leaves(self, low: int, high: int, sums: Blocks) -> Blocks:
         leaves = np.empty(((high - low) << self._shape.depth, 2), dtype=np.uint64)
-        ggm.whole(FIXED, self._roots[low:high], self._delta, self._shape.depth, self._field, leaves, sums)
+        ggm.whole(self._roots[low:high], self._delta, self._shape.depth, self._field, leaves, sums)
         return leaves
 
     def pieces(self) -> Iterator[Blocks]:
@@ -107,7 +107,7 @@ class ReceiverRound:
         self._noise = None if base is None else base[shape.k :]
         keys = keys[:paid].reshape(shape.trees, shape.depth, 2)
         self._sides = (keys[:, :, 0] & u64(1)).astype(np.uint8)
-        self._code = expand_key(bytes(channel.recv("vole.code", size=16)))
+        self._code = lpn.public_seed(bytes(channel.recv("vole.code", size=16)))
         columns = shape.depth + (2 if self._field else 0)
         told = recv_array(channel, "vole.trees", np.uint64, shape.trees, columns, 2)
         self._known = np.ascontiguousarray(told[:, : shape.depth] ^ keys)
@@ -129,7 +129,7 @@ class ReceiverRound:
             places = np.empty(high - low, dtype=np.int64)
             sums = np.empty((high - low, 2), dtype=np.uint64)
             known, sides = self._known[low:high], self._sides[low:high]
-            ggm.punctured(FIXED, known, sides, depth, self._field, leaves, places)
+            ggm.punctured(known, sides, depth, self._field, leaves, places)
             ggm.sum_of_trees(leaves, 1 << depth, sums)
             places += np.arange(high - low, dtype=np.int64) << depth
             first = u64(low << depth)
@@ -158,5 +158,5 @@ def _slices(shape: Lpn) -> Iterator[tuple[int, int]]:
 
 def _hashed(blocks: Blocks, number: int) -> Blocks:
     out = np.empty_like(blocks)
-    hash_blocks(FIXED, u64(number << 32), blocks, out)
+    hash_blocks(u64(number << 32), blocks, out)
     return out

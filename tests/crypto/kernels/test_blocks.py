@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crypto.kernels.aes import FIXED, Generator, expand_key, fill, hash_blocks
+from crypto.kernels.aes import FIXED_KEY, Generator, expand_key, fill, hash_blocks
 from crypto.kernels.blocks import (
     add_scaled,
     blocks_from,
@@ -101,13 +101,12 @@ def test_counter_mode_is_the_librarys(key: bytes, first: int, count: int) -> Non
 @settings(deadline=None)
 @given(st.lists(ELEMENT, max_size=5), st.integers(0, 2**64 - 10))
 def test_the_hash_is_the_published_construction(values: list[int], tweak: int) -> None:
-    key = FIXED[0].tobytes()  # the first round key is the key
     blocks = blocks_from(values).reshape(-1, 2)
     out = np.empty_like(blocks)
-    hash_blocks(FIXED, np.uint64(tweak), blocks, out)
+    hash_blocks(np.uint64(tweak), blocks, out)
     for number, (value, hashed) in enumerate(zip(values, numbers_from(out), strict=True)):
-        inner = int.from_bytes(aes(key, value.to_bytes(16, "little")), "little")
-        outer = aes(key, (inner ^ (tweak + number)).to_bytes(16, "little"))
+        inner = int.from_bytes(aes(FIXED_KEY, value.to_bytes(16, "little")), "little")
+        outer = aes(FIXED_KEY, (inner ^ (tweak + number)).to_bytes(16, "little"))
         assert hashed == int.from_bytes(outer, "little") ^ inner
 
 
@@ -123,7 +122,7 @@ def test_a_generator_goes_on_where_it_was_and_hides_its_seed() -> None:
 
 SAME = """
 import hashlib, numpy as np
-from crypto.kernels.aes import FIXED, Generator, hash_blocks
+from crypto.kernels.aes import FIXED_KEY, Generator, hash_blocks
 from crypto.kernels.blocks import scale
 from crypto.kernels.compiled import native
 from crypto.psi import ggm, lpn
@@ -131,11 +130,11 @@ state = hashlib.sha256()
 def note(array): state.update(np.ascontiguousarray(array).tobytes())
 x = Generator(b"portable or not!").blocks(200); note(x)
 out = np.empty_like(x); scale(x, x[:1].copy(), out); note(out)
-hash_blocks(FIXED, np.uint64(7), x, out); note(out)
+hash_blocks(np.uint64(7), x, out); note(out)
 for hashed in (False, True):
     leaves = np.empty((3 << 4, 2), np.uint64); sums = np.empty((3, 5, 2), np.uint64)
-    ggm.whole(FIXED, x[:3].copy(), x[3:4].copy(), 4, hashed, leaves, sums); note(leaves); note(sums)
-keys = lpn.public_keys(b"a public seed...")
+    ggm.whole(x[:3].copy(), x[3:4].copy(), 4, hashed, leaves, sums); note(leaves); note(sums)
+keys = lpn.public_seed(b"a public seed...")
 lpn.add_bits(keys, np.uint64(5), x[:128].copy(), out); note(out)
 lpn.add_field(keys, np.uint64(5), x[:128].copy(), out); note(out)
 print(native(), state.hexdigest())

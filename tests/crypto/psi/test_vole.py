@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crypto.errors import ProtocolError
-from crypto.kernels.aes import FIXED
 from crypto.kernels.blocks import add_scaled, blocks_from, gf_mul_reference, numbers_from, random_blocks
 from crypto.psi import ggm, lpn
 from crypto.psi.base_ot import receive_keys, send_keys
@@ -73,7 +72,7 @@ def test_a_punctured_tree_is_the_whole_one_but_for_one_leaf(
     delta = random_blocks(1)
     leaves = np.empty((trees << depth, 2), dtype=np.uint64)
     sums = np.empty((trees, depth + 1, 2), dtype=np.uint64)
-    ggm.whole(FIXED, random_blocks(trees), delta, depth, hashed, leaves, sums)
+    ggm.whole(random_blocks(trees), delta, depth, hashed, leaves, sums)
     sides = np.array(
         [[1 - (place >> (depth - 1 - i) & 1) for i in range(depth)] for place in places], np.uint8
     )
@@ -85,7 +84,7 @@ def test_a_punctured_tree_is_the_whole_one_but_for_one_leaf(
             known[tree, level] = other if sides[tree, level] else left
     got = np.empty_like(leaves)
     found = np.empty(trees, dtype=np.int64)
-    ggm.punctured(FIXED, known, sides, depth, hashed, got, found)
+    ggm.punctured(known, sides, depth, hashed, got, found)
     assert found.tolist() == places
     for tree, place in enumerate(places):
         at = tree << depth
@@ -111,7 +110,7 @@ def test_the_code_takes_ten_places_and_powers_of_x(seed: bytes, first: int, k: i
     start = random_blocks(4)
     bits, field = start.copy(), start.copy()
     pairs = np.hstack([start, start])
-    keys = lpn.public_keys(seed)
+    keys = lpn.public_seed(seed)
     lpn.add_bits(keys, np.uint64(first), secret, bits)
     lpn.add_field(keys, np.uint64(first), secret, field)
     lpn.add_field_pairs(keys, np.uint64(first), np.hstack([secret, secret]), pairs)
@@ -213,15 +212,17 @@ def test_c_is_b_plus_delta_a_and_portions_do_not_matter() -> None:
 
 
 def test_a_round_is_chosen_that_serves_what_is_left() -> None:
-    small, large = LPN["b10"], LPN["b13"]
+    small, large, bits = LPN["b10"], LPN["b12"], LPN["b13"]
     assert _next_shape(small.rows, small.rows) is None
     assert _next_shape(small.rows + 1, small.rows) == small
     assert _next_shape(2 * small.rows - small.base, small.rows) == small
     assert _next_shape(2 * small.rows - small.base + 1, small.rows) == large
     assert small.rows >= large.base, "a round of the small set must be able to start the large one"
-    assert (
-        LPN["b10"].rows >= large.bit_base and large.rows >= 128 * small.base + 20 * small.trees * small.depth
-    )
+    assert large.rows > 2 * large.base, "a round of the large set must pay for the next and give much more"
+    assert small.rows >= bits.bit_base
+    # 100 million correlations and all their trees are paid for by one round over bits.
+    trees = 2 * small.trees * small.depth + 25 * large.trees * large.depth
+    assert bits.rows >= 128 * small.base + trees
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,84 @@
+"""Ten rows of a table, combined: the inner loop of the LPN code, a vector operation for each row.
+
+Over the field the j-th row is multiplied by x^j. The products are added unreduced, 138 bits wide, and reduced once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import types
+from numba.extending import intrinsic
+
+from crypto.kernels.blocks import u64
+from crypto.kernels.compiled import kernel
+
+TERMS = 10
+
+
+def _combined(words: int, field: bool) -> Any:
+    """An intrinsic (table (k, words) uint64 C-contiguous, ten places) -> sums of `words` words, and the words above.
+
+    Over bits the words above are not there.
+    """
+
+    @intrinsic
+    def combine(
+        typing: Any,
+        table: Any,
+        p0: Any,
+        p1: Any,
+        p2: Any,
+        p3: Any,
+        p4: Any,
+        p5: Any,
+        p6: Any,
+        p7: Any,
+        p8: Any,
+        p9: Any,
+    ) -> Any:
+        kind = types.UniTuple(types.uint64, words + (words // 2 if field else 0))
+        takes = [types.Array(types.uint64, 2, "C", readonly=not table.mutable)] + [types.uint64] * TERMS
+
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            from llvmlite import ir
+
+            word = ir.IntType(64)
+            vector = ir.VectorType(word, words)
+            index = ir.IntType(32)
+            array = context.make_array(signature.args[0])(context, builder, arguments[0])
+            start = builder.bitcast(array.data, word.as_pointer())
+            zero = ir.Constant(vector, [0] * words)
+            total, above = zero, zero
+            # A carry goes from the low word of each element to its high one.
+            up = ir.Constant(ir.VectorType(index, words), [w - 1 if w % 2 else words for w in range(words)])
+            for j, place in enumerate(arguments[1:]):
+                at = builder.gep(start, [builder.mul(place, ir.Constant(word, words))])
+                row = builder.load(builder.bitcast(at, vector.as_pointer()))
+                row.align = 8
+                if field and j:
+                    left = ir.Constant(vector, [j] * words)
+                    right = ir.Constant(vector, [64 - j] * words)
+                    carry = builder.lshr(row, right)
+                    row = builder.xor(builder.shl(row, left), builder.shuffle_vector(carry, zero, up))
+                    above = builder.xor(above, carry)
+                total = builder.xor(total, row)
+            parts = [builder.extract_element(total, ir.Constant(index, w)) for w in range(words)]
+            if field:
+                parts += [builder.extract_element(above, ir.Constant(index, w)) for w in range(1, words, 2)]
+            return context.make_tuple(builder, kind, parts)
+
+        return kind(*takes), code
+
+    return combine
+
+
+combine_bits = _combined(2, field=False)
+combine_field = _combined(2, field=True)
+combine_field_pairs = _combined(4, field=True)
+
+
+@kernel(inline="always")
+def reduce_above(low: Any, above: Any) -> Any:
+    """The low word after the bits from 128 on, fewer than 57 of them, are reduced into it."""
+    return low ^ above ^ (above << u64(1)) ^ (above << u64(2)) ^ (above << u64(7))
