@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crypto.kernels.aes import fixed
+from crypto.kernels.aes import FIXED_KEY, fixed
 from crypto.kernels.blocks import u64
 from crypto.kernels.compiled import kernel
 from crypto.kernels.gather import combine_bits, combine_field, combine_field_pairs, reduce_above
