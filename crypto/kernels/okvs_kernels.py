@@ -42,6 +42,12 @@ def _columns(low: Any, high: Any, sparse: Any) -> Any:
     return a, b, c
 
 
+@kernel(inline="always")
+def coefficient(low: Any, high: Any) -> Any:
+    """h of a row: a turn by 16 brings the open lower bits of one word beside those of the other."""
+    return low ^ ((high >> u64(16)) | (high << u64(48)))
+
+
 @kernel
 def count(keys: Any, round_keys: Any, bins: Any, counts: Any) -> None:
     """Add to `counts[b]` the keys whose row falls into bin b.
@@ -142,10 +148,24 @@ def peel(rows: Any, sparse: Any, packed: Any, column: Any, order: Any, pivots: A
     return done
 
 
-@kernel(inline="always")
-def coefficient(low: Any, high: Any) -> Any:
-    """h of a row: a turn by 16 brings the open lower bits of one word beside those of the other."""
-    return low ^ ((high >> u64(16)) | (high << u64(48)))
+@kernel
+def expand(rows: Any, sparse: Any, places: Any, powers: Any) -> None:
+    """The coefficients of rows: their three columns, and h, h^2, ...
+
+    Args:
+        rows: (n, 2) uint64.
+        sparse: uint64.
+        places: Out, (n, 3) int64.
+        powers: Out, (n, dense, 2) uint64.
+    """
+    for i in range(rows.shape[0]):
+        places[i, 0], places[i, 1], places[i, 2] = _columns(rows[i, 0], rows[i, 1], sparse)
+        h = coefficient(rows[i, 0], rows[i, 1])
+        x, y = u64(1), u64(0)
+        for j in range(powers.shape[1]):
+            x, y = gf_mul(x, y, h, u64(0))
+            powers[i, j, 0] = x
+            powers[i, j, 1] = y
 
 
 @kernel(inline="always")
@@ -176,7 +196,9 @@ def _dense_native(typing: Any, store: Any, first: Any, dense: Any, h: Any) -> An
         modulus = ir.Constant(shape, [0x87, 0])
 
         def product(a: Any, b: Any, halves: int) -> Any:
-            return instruction(builder, "llvm.x86.pclmulqdq", [a, b, ir.Constant(byte, halves)], immediate=True)
+            return instruction(
+                builder, "llvm.x86.pclmulqdq", [a, b, ir.Constant(byte, halves)], immediate=True
+            )
 
         total = cgutils.alloca_once_value(builder, zero)
         above = builder.sub(builder.add(first, dense), ir.Constant(word, 1))
@@ -186,7 +208,9 @@ def _dense_native(typing: Any, store: Any, first: Any, dense: Any, h: Any) -> An
             column.align = 8
             x = builder.xor(builder.load(total), column)
             lower, upper = product(x, by, 0x00), product(x, by, 0x01)
-            shifted = builder.shuffle_vector(zero, upper, ir.Constant(ir.VectorType(ir.IntType(32), 2), [0, 2]))
+            shifted = builder.shuffle_vector(
+                zero, upper, ir.Constant(ir.VectorType(ir.IntType(32), 2), [0, 2])
+            )
             reduced = product(upper, modulus, 0x01)
             builder.store(builder.xor(builder.xor(lower, shifted), reduced), total)
         return words(context, builder, kind, builder.load(total))

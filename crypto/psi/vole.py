@@ -20,7 +20,8 @@ linearity. Parameters and assumption: `parameters.LPN`.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -156,6 +157,27 @@ def _next_shape(left: int, here: int) -> Lpn | None:
     return small if left - (here - small.base) <= small.rows else LPN["b12"]
 
 
+def _all_rounds(
+    make: Callable[[Lpn, Blocks], Iterator[Blocks]], base: Blocks, length: int
+) -> Iterator[Blocks]:
+    """Rows of as many rounds over the field as `length` needs.
+
+    The messages of all rounds travel now, so that both sides may then take rows whenever they like: each round
+    starts from the first rows of the one before.
+    """
+    streams: list[_Stream] = []
+    shape: Lpn | None = LPN["b10"]
+    while shape is not None:
+        stream, here = _Stream(make(shape, base), base.shape[1]), shape.rows
+        shape = _next_shape(length, here)
+        if shape is not None:
+            base = stream.take(shape.base)
+            here -= shape.base
+        length -= here
+        streams.append(stream)
+    return chain.from_iterable(stream.rest() for stream in streams)
+
+
 # ---- the two roles --------------------------------------------------------------------------------------------
 
 
@@ -198,18 +220,11 @@ class Sender:
         return SenderRound(self._channel, shape, self.delta, keys, base, self._rounds)
 
     def _field(self, base: Blocks, length: int) -> Iterator[Blocks]:
-        shape: Lpn | None = LPN["b10"]
-        while shape is not None:
-            keys = self._bits.take(shape.trees * shape.depth)
-            stream = self._round(shape, keys, base).pieces()
-            shape = _next_shape(length, shape.rows)
-            if shape is not None:
-                own = _Stream(stream, 2)
-                base = own.take(shape.base)
-                stream = own.rest()
-            for piece in stream:
-                length -= len(piece)
-                yield piece
+        return _all_rounds(
+            lambda shape, base: self._round(shape, self._bits.take(shape.trees * shape.depth), base).pieces(),
+            base,
+            length,
+        )
 
 
 class Receiver:
@@ -248,15 +263,8 @@ class Receiver:
         return ReceiverRound(self._channel, shape, keys, base, self._rounds)
 
     def _field(self, base: Blocks, length: int) -> Iterator[Blocks]:
-        shape: Lpn | None = LPN["b10"]
-        while shape is not None:
-            keys = self._bits.take(shape.trees * shape.depth)
-            stream = self._round(shape, keys, base).pieces()
-            shape = _next_shape(length, shape.rows)
-            if shape is not None:
-                own = _Stream(stream, 4)
-                base = own.take(shape.base)
-                stream = own.rest()
-            for piece in stream:
-                length -= len(piece)
-                yield piece
+        return _all_rounds(
+            lambda shape, base: self._round(shape, self._bits.take(shape.trees * shape.depth), base).pieces(),
+            base,
+            length,
+        )
