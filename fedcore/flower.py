@@ -11,9 +11,10 @@ import hashlib
 import itertools
 import math
 import os
+import time
 from collections.abc import Callable, Mapping
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -63,10 +64,12 @@ __all__ = [
     "release_node",
     "serve_installed_client_app",
     "stamp",
+    "through_outage",
     "through_the_wire",
 ]
 
 NDArray = npt.NDArray[Any]
+T = TypeVar("T")
 
 APP_RAISED: int = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 NODE_UNAVAILABLE: int = ErrorCode.NODE_UNAVAILABLE
@@ -222,6 +225,28 @@ def through_the_wire(message: Message) -> Message:
         raise TypeError(f"Flower inflated a {type(arrived).__name__} where a Message was sent")
     arrived.metadata.__dict__["_message_id"] = message.metadata.message_id
     return arrived
+
+
+def through_outage(call: Callable[[], T], seconds: float = 60.0) -> T:
+    """Call the SuperLink, and call again when it went away in the middle of a TLS handshake or record.
+
+    Flower itself waits for a SuperLink that went away, but takes every error whose text has "ssl" in it for a wrong
+    certificate and gives up: also the end of a connection whose other side was killed just then.
+
+    Args:
+        call: Of a `Grid`.
+        seconds: After which the error is raised.
+    """
+    import httpx
+
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return call()
+        except httpx.TransportError:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(0.5)
 
 
 def serve_installed_client_app(load: Callable[[], ClientApp]) -> None:

@@ -14,6 +14,7 @@ from flwr.serverapp import Grid
 
 from fedcore.coordinator.grids.evidence import EvidenceGrid, Lost, Phase
 from fedcore.errors import DataError, FedcoreError, JobError, PeerLost, PolicyRefused, TaskFailed
+from fedcore.flower import through_outage
 from fedcore.jobs.job import TrainJob
 from fedcore.jobs.request import RECORD, request_for
 from fedcore.learning.task import Schema
@@ -59,7 +60,7 @@ def wait_for_nodes(grid: Grid, expected: int, minimum: int, patience: float) -> 
     """
     end = time.monotonic() + patience
     while True:
-        nodes = list(grid.get_node_ids())
+        nodes = list(through_outage(grid.get_node_ids))
         if len(nodes) >= expected:
             return nodes
         if time.monotonic() >= end:

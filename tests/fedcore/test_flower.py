@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 
+import httpx
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedcore import flower
+from fedcore.flower import through_outage
 
 
 def message(content: RecordDict) -> Message:
@@ -88,3 +90,31 @@ def test_flower_s_process_identity_is_set_once() -> None:
     before = TaskIdentity.run_id
     flower.enter_process()
     assert TaskIdentity.run_id == before
+
+
+def test_a_superlink_that_goes_away_in_the_middle_is_asked_again(monkeypatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    calls = []
+
+    def call() -> str:
+        calls.append(None)
+        if len(calls) < 3:
+            raise httpx.ConnectError(
+                "[SSL: UNEXPECTED_EOF_WHILE_READING] EOF occurred in violation of protocol"
+            )
+        return "there"
+
+    assert through_outage(call) == "there" and len(calls) == 3
+
+
+def test_an_outage_that_lasts_is_raised_and_other_errors_are_at_once() -> None:
+    def away() -> None:
+        raise httpx.ReadError("[SSL] gone")
+
+    def wrong() -> None:
+        raise ValueError("no")
+
+    with pytest.raises(httpx.ReadError):
+        through_outage(away, seconds=0.0)
+    with pytest.raises(ValueError, match="no"):
+        through_outage(wrong)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
+
+from fedcore.flower import through_outage
 
 server = ServerApp()
 client = ClientApp()
@@ -46,21 +49,24 @@ def main(grid: Grid, context: Context) -> None:
     try:
         ask(grid, job, folder, told["rounds"])
         told["status"] = "finished"
+    except BaseException:
+        told["why"] = traceback.format_exc()
+        raise
     finally:
         (folder / "result.json").write_text(json.dumps(told))
 
 
 def ask(grid: Grid, job: dict[str, Any], folder: Path, rounds: list[list[Any]]) -> None:
     """The rounds."""
-    nodes = list(grid.get_node_ids())
+    nodes = list(through_outage(grid.get_node_ids))
     for number in range(job["rounds"]):
         content = RecordDict({"c": ConfigRecord({"die": job.get("die", "")})})
         asked = [Message(content, node, "query.hello", group_id=str(number), ttl=120.0) for node in nodes]
-        waiting = set(grid.push_messages(asked))
+        waiting = set(through_outage(lambda: grid.push_messages(asked)))
         answers: list[Any] = []
         deadline = time.monotonic() + 100.0
         while waiting and time.monotonic() < deadline:
-            for reply in grid.pull_messages(waiting):
+            for reply in through_outage(lambda: grid.pull_messages(waiting)):
                 waiting.discard(reply.metadata.reply_to_message_id)
                 answers.append("error" if reply.has_error() else dict(reply.content["r"].items()))
             time.sleep(0.1)

@@ -10,6 +10,7 @@ from flwr.serverapp import Grid
 
 from fedcore.coordinator.grids.layer import Layer
 from fedcore.errors import RunInterrupted
+from fedcore.flower import through_outage
 from fedcore.jobs.request import RECORD, Request
 
 CHECK = 0.5  # seconds between looks at who is online
@@ -43,7 +44,7 @@ class CohortGrid(Layer):
         """
         end = time.monotonic() + self.patience
         while True:
-            online = set(self.below.get_node_ids())
+            online = set(through_outage(self.below.get_node_ids))
             here = sorted((node for node in self.members if node in online), key=lambda n: self.members[n])
             if len(here) >= self.minimum:
                 return here

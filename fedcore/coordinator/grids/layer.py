@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedcore.flower import NODE_UNAVAILABLE, Run, error_reply
+from fedcore.flower import NODE_UNAVAILABLE, Run, error_reply, through_outage
 
 FIRST_POLL, LAST_POLL = 0.02, 0.25  # seconds between pulls; Flower's own loop sleeps 3 s in a deployment
 
@@ -87,13 +87,15 @@ def stream(grid: Grid, messages: Iterable[Message], timeout: float | None) -> It
     pause = FIRST_POLL
     waiting: dict[str, Message] = {}
     # Flower gives no ids at all when the whole is too large, and an empty one for a message it does not take.
-    for number, message in itertools.zip_longest(list(grid.push_messages(sent)), sent):
+    for number, message in itertools.zip_longest(
+        list(through_outage(lambda: grid.push_messages(sent))), sent
+    ):
         if number:
             waiting[number] = message
         else:
             yield error_reply(message, "the SuperLink did not take the message; its log says why")
     while waiting:
-        for reply in grid.pull_messages(list(waiting)):
+        for reply in through_outage(lambda: grid.pull_messages(list(waiting))):
             asked = waiting.pop(reply.metadata.reply_to_message_id, None)
             if asked is not None:
                 yield _from_the_node(asked, reply)
