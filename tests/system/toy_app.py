@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +63,11 @@ def ask(grid: Grid, job: dict[str, Any], folder: Path, rounds: list[list[Any]]) 
     for number in range(job["rounds"]):
         content = RecordDict({"c": ConfigRecord({"die": job.get("die", "")})})
         asked = [Message(content, node, "query.hello", group_id=str(number), ttl=120.0) for node in nodes]
-        waiting = set(through_outage(lambda: grid.push_messages(asked)))
+        waiting = set(through_outage(partial(grid.push_messages, asked)))
         answers: list[Any] = []
         deadline = time.monotonic() + 100.0
         while waiting and time.monotonic() < deadline:
-            for reply in through_outage(lambda: grid.pull_messages(waiting)):
+            for reply in through_outage(partial(grid.pull_messages, waiting)):
                 waiting.discard(reply.metadata.reply_to_message_id)
                 answers.append("error" if reply.has_error() else dict(reply.content["r"].items()))
             time.sleep(0.1)
