@@ -16,6 +16,7 @@ BENCHMARKS = {
     "engines": ["--participants", "100", "--rounds", "10", "--table"],
     "pfl_cifar_shape": [],
     "flower_overhead": [],
+    "channel": [],
 }
 
 

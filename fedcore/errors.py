@@ -85,6 +85,12 @@ class EngineError(FedcoreError):
     exit_code = 9
 
 
+class ProtocolFailed(FedcoreError):
+    """Two parties do not agree on a protocol, a message was not what it allows, or its self-check failed."""
+
+    exit_code = 10
+
+
 def nearest(word: str, allowed: Iterable[str]) -> str | None:
     """The allowed word most like `word`, or None when none is close."""
     names = {name.lower().replace("-", "_"): name for name in allowed}

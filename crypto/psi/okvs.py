@@ -14,7 +14,7 @@ Failure is detected, never passed over, and retried with a new seed. Over the wh
 bound on a bin is the binomial tail; the bound on a system is the published fit to experiments, which is no theorem.
 
 Cost: 16 bytes for each place of the store, 1.31 to 1.32 places a pair from a million pairs on (`okvs_shape`); one
-message; no public-key operation. One core (AMD Zen 4) takes 15 ns a pair to hash and sort, 28 to encode, 21 to decode.
+message; no public-key operation. One core (AMD Zen 4) takes 15 ns a pair to hash and sort, 30 to encode, 21 to decode.
 
 Source: Raghuraman and Rindal, "Blazing Fast PSI", CCS 2022 (eprint 2022/320), section 3; parameters of the 3-hash
 store as in the authors' code (volepsi, `PaxosParam::init`). Differences: h has 64 bits, which makes its products

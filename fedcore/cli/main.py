@@ -48,6 +48,7 @@ COMMANDS = {
     "resume": Entry("fedcore.cli.run:resume", "Go on with an interrupted run."),
     "show": Entry("fedcore.cli.show:command", "Look at a run."),
     "compare": Entry("fedcore.cli.show:compare", "Put two runs side by side."),
+    "psi": Entry("fedcore.cli.psi:app", "Find the rows that two parties share."),
     "federation": Entry("fedcore.cli.federation:app", "Start, watch and stop a federation on this machine."),
     "participant": Entry("fedcore.cli.participant:app", "Run one site on its own machine."),
     "identity": Entry("fedcore.cli.identity:app", "Make and show keys."),

@@ -84,7 +84,7 @@ def read_table(data: DataSet, columns: Sequence[str] | None = None, *, memory: i
 
 def _schema(data: DataSet, stamp: Stamp) -> pa.Schema:
     del stamp  # of the cache's key: another file, another schema
-    return _plain_schema(_function(data, "schema")(data))
+    return plain_schema(_function(data, "schema")(data))
 
 
 def _dealt(
@@ -121,13 +121,13 @@ def _stamp(data: DataSet) -> Stamp:
 def _read(data: DataSet, columns: Sequence[str] | None, memory: int | None) -> pa.Table:
     table: pa.Table = _function(data, "table")(data, columns, memory)
     has_rows(table.num_rows)
-    schema = _plain_schema(table.schema)
+    schema = plain_schema(table.schema)
     plain = table if schema.equals(table.schema, check_metadata=True) else table.cast(schema)
     within(plain.nbytes, memory)
     return plain
 
 
-def _plain_schema(schema: pa.Schema) -> pa.Schema:
+def plain_schema(schema: pa.Schema) -> pa.Schema:
     """Without what only the source needs: dictionary encoding and metadata of columns and table."""
     return pa.schema(
         [

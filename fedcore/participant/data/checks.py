@@ -144,6 +144,11 @@ def collected(
     return pa.Table.from_batches(kept, schema=schema)
 
 
+def no_rows(schema: pa.Schema) -> pa.RecordBatch:
+    """A batch that only says which columns of which types will come."""
+    return pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
+
+
 def size(count: int) -> str:
     """Bytes for people, in the decimal units of `resources.memory`.
 

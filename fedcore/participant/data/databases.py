@@ -11,26 +11,29 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from fedcore.errors import DataError, did_you_mean, nearest
 from fedcore.jobs.datasets import PostgresData, SqliteData
-from fedcore.participant.data.checks import chosen, collected, existing, within
+from fedcore.participant.data.checks import chosen, collected, existing, no_rows, unreadable, within
 
 if TYPE_CHECKING:
     from adbc_driver_manager.dbapi import Cursor
 
 _CONNECT_TIMEOUT = 30  # seconds; libpq would wait for as long as TCP does
 
-# How SQLite's storage classes become Arrow types, each with the SQL that makes a column of mixed classes one.
+# How SQLite's storage classes become Arrow types, each with the SQL that makes a column of mixed classes one and
+# a value of the class.
 _SQLITE_KINDS = (
-    (pa.int64(), "{0}"),  # only NULL
-    (pa.int64(), "{0}"),
-    (pa.float64(), "CAST({0} AS REAL)"),
-    (pa.string(), "CAST({0} AS TEXT)"),
-    (pa.binary(), "CAST({0} AS BLOB)"),
+    (pa.int64(), "{0}", "0"),  # only NULL
+    (pa.int64(), "{0}", "0"),
+    (pa.float64(), "CAST({0} AS REAL)", "0.0"),
+    (pa.string(), "CAST({0} AS TEXT)", "''"),
+    (pa.binary(), "CAST({0} AS BLOB)", "x''"),
 )
 
 
@@ -52,7 +55,7 @@ def _source(data: SqliteData | PostgresData) -> str:
 def sqlite_schema(data: SqliteData) -> pa.Schema:
     """Names and types of the columns; looks at every value, since SQLite's types belong to values."""
     with _sqlite(data) as cursor:
-        return _sqlite_plan(cursor, data, chosen(data, None, _names(cursor, data)))[0]
+        return _sqlite_plan(cursor, data, chosen(data, None, _names(cursor, data))).schema
 
 
 def sqlite_table(data: SqliteData, columns: Sequence[str] | None, memory: int | None) -> pa.Table:
@@ -65,21 +68,54 @@ def sqlite_table(data: SqliteData, columns: Sequence[str] | None, memory: int | 
         DataError: No file, not SQLite, no such table or column, too large.
     """
     with _sqlite(data) as cursor:
-        schema, expressions, rows, needed = _sqlite_plan(
-            cursor, data, chosen(data, columns, _names(cursor, data))
-        )
-        within(needed, memory, "about ")
+        plan = _sqlite_plan(cursor, data, chosen(data, columns, _names(cursor, data)))
+        within(plan.needed, memory, "about ")
         # The driver infers types from its first batch: make that all rows.
-        cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": str(max(rows, 1))})
-        cursor.execute(f"SELECT {', '.join(expressions)} FROM {_source(data)}")
+        cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": str(max(plan.rows, 1))})
+        cursor.execute(f"SELECT {', '.join(plan.expressions)} FROM {_source(data)}")
         table: pa.Table = cursor.fetch_arrow_table()
-        return table.cast(schema)
+        return table.cast(plan.schema)
 
 
-def _sqlite_plan(
-    cursor: Cursor, data: SqliteData, columns: list[str]
-) -> tuple[pa.Schema, list[str], int, int]:
-    """Types of the columns, SQL for each, the number of rows and about how many bytes they take."""
+def sqlite_batches(data: SqliteData, columns: Sequence[str] | None, rows: int) -> Iterator[pa.RecordBatch]:
+    """The rows of `sqlite_table`, at most `rows` at a time; first a batch without rows.
+
+    Raises:
+        DataError: As `sqlite_table`.
+    """
+    with _sqlite(data) as cursor:
+        plan = _sqlite_plan(cursor, data, chosen(data, columns, _names(cursor, data)))
+        yield no_rows(plan.schema)
+        cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": str(rows)})
+        # The driver infers types from its first batch: begin that with a row of the right types.
+        cursor.execute(
+            f"SELECT {', '.join(plan.examples)} UNION ALL "
+            f"SELECT {', '.join(plan.expressions)} FROM {_source(data)}"
+        )
+        for number, batch in enumerate(cursor.fetch_record_batch()):
+            yield (batch.slice(1) if number == 0 else batch).cast(plan.schema)
+
+
+@dataclass(frozen=True)
+class _SqlitePlan:
+    """How to read some columns of an SQLite table.
+
+    Args:
+        schema: Their names and types.
+        expressions: SQL for each, of its type whatever the row.
+        examples: SQL for a value of each one's type.
+        rows: How many there are.
+        needed: About how many bytes they take.
+    """
+
+    schema: pa.Schema
+    expressions: list[str]
+    examples: list[str]
+    rows: int
+    needed: int
+
+
+def _sqlite_plan(cursor: Cursor, data: SqliteData, columns: list[str]) -> _SqlitePlan:
     asked = ["count(*)"]
     for name in columns:
         column = quoted(name)
@@ -94,11 +130,14 @@ def _sqlite_plan(
     cursor.execute(f"SELECT {', '.join(asked)} FROM {_source(data)}")
     found = cursor.fetchone() or (0,)
     kinds = [_SQLITE_KINDS[int(kind or 0)] for kind in found[1::2]]
-    schema = pa.schema([pa.field(name, kind[0]) for name, kind in zip(columns, kinds, strict=True)])
-    expressions = [
-        f"{kind[1].format(quoted(name))} AS {quoted(name)}" for name, kind in zip(columns, kinds, strict=True)
-    ]
-    return schema, expressions, int(found[0]), sum(int(bytes_ or 0) for bytes_ in found[2::2])
+    planned = list(zip(columns, kinds, strict=True))
+    return _SqlitePlan(
+        schema=pa.schema([pa.field(name, kind[0]) for name, kind in planned]),
+        expressions=[f"{kind[1].format(quoted(name))} AS {quoted(name)}" for name, kind in planned],
+        examples=[f"{kind[2]} AS {quoted(name)}" for name, kind in planned],
+        rows=int(found[0]),
+        needed=sum(int(bytes_ or 0) for bytes_ in found[2::2]),
+    )
 
 
 @contextmanager
@@ -113,28 +152,41 @@ def _sqlite(data: SqliteData) -> Iterator[Cursor]:
         with dbapi.connect(path.resolve().as_uri() + "?mode=ro") as connection, connection.cursor() as cursor:
             yield cursor
     except (Error, OSError, pa.ArrowInvalid) as error:
-        text = str(error)
-        if "not a database" in text:
-            raise DataError(f"{path} is not an SQLite database; correct path in the catalogue") from error
-        if "no such table" in text:
-            raise _no_table(data, _sqlite_tables(data), error) from error
-        if "locked" in text:
-            raise DataError(
-                f"{path} is locked by another program; close it there, or give a copy of the file",
-                detail=text,
-            ) from error
-        raise _failed(data, str(path), error) from error
+        if "no such table" in str(error):
+            raise _no_table(data, sqlite_tables(path), error) from error
+        raise _not_sqlite(path, error) or _failed(data, str(path), error) from error
 
 
-def _sqlite_tables(data: SqliteData) -> list[str]:
+def _not_sqlite(path: Path, error: BaseException) -> DataError | None:
+    """The error for a file that is no database, or locked; None for another fault."""
+    text = str(error)
+    if "not a database" in text:
+        return DataError(f"{path} is not an SQLite database; correct its path")
+    if "locked" in text:
+        return DataError(
+            f"{path} is locked by another program; close it there, or give a copy of the file", detail=text
+        )
+    return None
+
+
+def sqlite_tables(path: Path) -> list[str]:
+    """Names of the tables and views of an SQLite file.
+
+    Raises:
+        DataError: It is no SQLite file, or cannot be read.
+    """
+    from adbc_driver_manager import Error
     from adbc_driver_sqlite import dbapi
 
-    with (
-        dbapi.connect(data.path.resolve().as_uri() + "?mode=ro") as connection,
-        connection.cursor() as cursor,
-    ):
-        cursor.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
-        return [str(row[0]) for row in cursor.fetchall()]
+    try:
+        with (
+            dbapi.connect(path.resolve().as_uri() + "?mode=ro") as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
+            return [str(row[0]) for row in cursor.fetchall()]
+    except (Error, OSError) as error:
+        raise _not_sqlite(path, error) or unreadable(path, error, "an SQLite database") from error
 
 
 # ---- PostgreSQL
@@ -158,16 +210,39 @@ def postgres_table(data: PostgresData, columns: Sequence[str] | None, memory: in
         DataError: No server, no access, no such table or column, a query that fails, too large.
     """
     with _postgres(data) as cursor:
-        described = _described(cursor, data)
-        wanted = chosen(data, columns, described.names)
-        plans = [_postgres_plan(described.field(name)) for name in wanted]
-        schema = pa.schema([pa.field(name, plan[0]) for name, plan in zip(wanted, plans, strict=True)])
-        selected = ", ".join(
-            f"{quoted(name)}{plan[1]} AS {quoted(name)}" for name, plan in zip(wanted, plans, strict=True)
-        )
-        cursor.execute(f"SELECT {selected} FROM {_source(data)}")
-        reader = cursor.fetch_record_batch()
+        reader, schema = _postgres_reader(cursor, data, columns)
         return collected(reader, reader.schema, memory).cast(schema)
+
+
+def postgres_batches(
+    data: PostgresData, columns: Sequence[str] | None, size: int
+) -> Iterator[pa.RecordBatch]:
+    """The rows of `postgres_table`, in batches of about `size` bytes; first a batch without rows.
+
+    Raises:
+        DataError: As `postgres_table`.
+    """
+    with _postgres(data) as cursor:
+        cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(size)})
+        reader, schema = _postgres_reader(cursor, data, columns)
+        yield no_rows(schema)
+        for batch in reader:
+            yield batch.cast(schema)
+
+
+def _postgres_reader(
+    cursor: Cursor, data: PostgresData, columns: Sequence[str] | None
+) -> tuple[pa.RecordBatchReader, pa.Schema]:
+    """What comes from the server, and the types it shall be given."""
+    described = _described(cursor, data)
+    wanted = chosen(data, columns, described.names)
+    plans = [_postgres_plan(described.field(name)) for name in wanted]
+    schema = pa.schema([pa.field(name, plan[0]) for name, plan in zip(wanted, plans, strict=True)])
+    selected = ", ".join(
+        f"{quoted(name)}{plan[1]} AS {quoted(name)}" for name, plan in zip(wanted, plans, strict=True)
+    )
+    cursor.execute(f"SELECT {selected} FROM {_source(data)}")
+    return cursor.fetch_record_batch(), schema
 
 
 def _described(cursor: Cursor, data: PostgresData) -> pa.Schema:

@@ -9,16 +9,22 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from fedcore.errors import DataError
 from fedcore.jobs.datasets import CsvData, ParquetData
-from fedcore.participant.data.checks import chosen, collected, existing, unreadable, within
+from fedcore.participant.data.checks import chosen, collected, existing, no_rows, unreadable, within
+
+if TYPE_CHECKING:
+    from pyarrow import csv
 
 _BLOCK = 8 * 2**20  # bytes parsed at a time; a row must fit in one
+_PAGES = 2**20  # bytes read at a time of each column of a Parquet file that is streamed
 
 
 def csv_schema(data: CsvData) -> pa.Schema:
@@ -40,36 +46,81 @@ def csv_table(data: CsvData, columns: Sequence[str] | None, memory: int | None) 
     return _read_csv(data, columns)
 
 
+def csv_batches(
+    data: CsvData, columns: Sequence[str] | None, block: int = _BLOCK
+) -> Iterator[pa.RecordBatch]:
+    """The rows of a CSV file, a part of the file at a time, every column as text; first a batch without rows.
+
+    A CSV file has no types, and to infer them takes the whole file; text is what stands there: `007` stays `007`.
+
+    Args:
+        data: As the catalogue has it.
+        columns: Which to read; all when None.
+        block: Bytes parsed at a time; a row must fit.
+
+    Raises:
+        DataError: As `csv_table`.
+    """
+    from pyarrow import csv
+
+    with _csv_errors(data):
+        read, parse, wanted = _csv_plan(data, columns, block)
+        convert = csv.ConvertOptions(
+            include_columns=wanted,
+            column_types=dict.fromkeys(wanted, pa.string()),
+            null_values=list(data.nulls),
+            strings_can_be_null=True,
+        )
+        yield no_rows(pa.schema([pa.field(name, pa.string()) for name in wanted]))
+        with csv.open_csv(data.path, read, parse, convert) as reader:
+            yield from reader
+
+
 def _read_csv(data: CsvData, columns: Sequence[str] | None) -> pa.Table:
     from pyarrow import csv
 
-    path = existing(data.path, folder=False)
-    if path.stat().st_size == 0:
-        raise DataError(f"{path} is empty; a CSV file has the names of its columns in the first line")
-    encoding = "utf8" if codecs.lookup(data.encoding).name == "utf-8" else data.encoding  # Arrow's fast path
-    read = csv.ReadOptions(block_size=_BLOCK, encoding=encoding)
-    parse = csv.ParseOptions(delimiter=data.delimiter, newlines_in_values=True)
-    try:
-        with csv.open_csv(path, read, parse, csv.ConvertOptions(check_utf8=False)) as reader:
-            names = reader.schema.names
-        wanted = chosen(data, columns, names)
+    with _csv_errors(data):
+        read, parse, wanted = _csv_plan(data, columns, _BLOCK)
         convert = csv.ConvertOptions(
             include_columns=wanted,
             column_types={data.row_id: pa.string()} if data.row_id in wanted else {},
             null_values=list(data.nulls),
             strings_can_be_null=True,
         )
-        table: pa.Table = csv.read_csv(path, read, parse, convert)
-    except UnicodeError as error:
-        raise _wrong_encoding(path, data.encoding, error) from error
-    except (pa.ArrowInvalid, OSError) as error:
-        if "UTF8" in str(error):
-            raise _wrong_encoding(path, data.encoding, error) from error
-        raise _malformed(path, error) from error
+        table: pa.Table = csv.read_csv(data.path, read, parse, convert)
     for field in table.schema:
         if pa.types.is_binary(field.type):  # what Arrow makes of text that is not UTF-8
-            raise _wrong_encoding(path, data.encoding, None)
+            raise _wrong_encoding(data.path, data.encoding, None)
     return table
+
+
+def _csv_plan(
+    data: CsvData, columns: Sequence[str] | None, block: int
+) -> tuple[csv.ReadOptions, csv.ParseOptions, list[str]]:
+    """How to read and parse the file, and the columns to read."""
+    from pyarrow import csv
+
+    path = existing(data.path, folder=False)
+    if path.stat().st_size == 0:
+        raise DataError(f"{path} is empty; a CSV file has the names of its columns in the first line")
+    encoding = "utf8" if codecs.lookup(data.encoding).name == "utf-8" else data.encoding  # Arrow's fast path
+    read = csv.ReadOptions(block_size=block, encoding=encoding)
+    parse = csv.ParseOptions(delimiter=data.delimiter, newlines_in_values=True)
+    with csv.open_csv(path, read, parse, csv.ConvertOptions(check_utf8=False)) as reader:
+        names = reader.schema.names
+    return read, parse, chosen(data, columns, names)
+
+
+@contextmanager
+def _csv_errors(data: CsvData) -> Iterator[None]:
+    try:
+        yield
+    except UnicodeError as error:
+        raise _wrong_encoding(data.path, data.encoding, error) from error
+    except (pa.ArrowInvalid, OSError) as error:
+        if "UTF8" in str(error):
+            raise _wrong_encoding(data.path, data.encoding, error) from error
+        raise _malformed(data.path, error) from error
 
 
 def _malformed(path: Path, error: Exception) -> DataError:
@@ -113,6 +164,27 @@ def parquet_table(data: ParquetData, columns: Sequence[str] | None, memory: int 
         # Little read-ahead: a bound on memory is only as good as what is in flight beside it.
         scanner = source.scanner(columns=wanted, batch_readahead=2, fragment_readahead=1)
         return collected(scanner.to_batches(), scanner.projected_schema, memory, rows)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        raise unreadable(data.path, error, "Parquet") from error
+
+
+def parquet_batches(data: ParquetData, columns: Sequence[str] | None, rows: int) -> Iterator[pa.RecordBatch]:
+    """The rows of `parquet_table`, at most `rows` at a time; first a batch without rows.
+
+    Raises:
+        DataError: As `parquet_table`.
+    """
+    from pyarrow import parquet
+
+    source = _files(data.path)
+    wanted = chosen(data, columns, source.schema.names)
+    yield no_rows(pa.schema([source.schema.field(name) for name in wanted]))
+    try:
+        for name in source.files:
+            # Not a scanner, which decodes whole row groups: a file may be one row group.
+            with parquet.ParquetFile(name, pre_buffer=False, buffer_size=_PAGES) as file:
+                for batch in file.iter_batches(rows, columns=wanted):
+                    yield batch.select(wanted)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         raise unreadable(data.path, error, "Parquet") from error
 

@@ -24,13 +24,14 @@ def checked(blocks: Blocks, rows: npt.NDArray[np.int64]) -> Distinct:
     before = blocks.copy(), rows.copy()
     found = collapse(blocks, rows)
     assert np.array_equal(blocks, before[0]) and np.array_equal(rows, before[1])
+    ordered = [groups[number] for number in sorted(groups)]
     assert numbers_from(found.blocks) == sorted(groups)
     assert found.duplicates == len(rows) - len(groups)
-    assert found.rows.tolist() == [row for number in sorted(groups) for row in groups[number]]
+    assert found.rows.tolist() == [row for each in ordered for row in each]
     every = np.arange(len(groups), dtype=np.int64)
     for keys in (every, every[::-1].copy(), every[::3], every[:0]):
         got, places = found.rows_of(keys)
-        wanted = [(row, i) for i, k in enumerate(keys) for row in groups[sorted(groups)[k]]]
+        wanted = [(row, i) for i, k in enumerate(keys) for row in ordered[k]]
         assert list(zip(got.tolist(), places.tolist(), strict=True)) == wanted
     return found
 

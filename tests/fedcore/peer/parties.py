@@ -9,8 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from fedcore.errors import PeerLost
 from fedcore.peer.frames import header
 from fedcore.peer.grpc_channel import GrpcChannel, Listener
 from fedcore.peer.link import Settings
@@ -88,6 +90,16 @@ def frame_of(channel: Any, step: str, part: bytes, **changed: Any) -> bytes:
     }
     told |= changed
     return header(part=len(part), **told) + part
+
+
+def is_told(work: Callable[[], Any]) -> Callable[[], None]:
+    """Work that must end with the loss of the other party."""
+
+    def run() -> None:
+        with pytest.raises(PeerLost):
+            work()
+
+    return run
 
 
 def in_thread(work: Callable[[], Any]) -> threading.Thread:

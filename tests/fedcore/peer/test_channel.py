@@ -14,7 +14,7 @@ from crypto.errors import ProtocolError
 from fedcore.errors import PeerLost
 from fedcore.peer.link import Ended, FrameQueue, Settings
 from fedcore.peer.memory import MemoryChannel
-from tests.fedcore.peer.parties import both, frame_of, in_thread, raw
+from tests.fedcore.peer.parties import both, frame_of, in_thread, is_told, raw
 
 
 def pair(**changed):
@@ -227,7 +227,7 @@ def test_an_error_of_one_side_ends_the_other() -> None:
 
 def test_a_sender_that_waits_learns_that_the_other_is_gone() -> None:
     one, other = pair(part=1, window=1)
-    sending = in_thread(lambda: pytest.raises(PeerLost, one.send, "x", bytes(100)))
+    sending = in_thread(is_told(lambda: one.send("x", bytes(100))))
     other.close()
     sending.join(10)
     assert not sending.is_alive()

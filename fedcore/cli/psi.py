@@ -1,0 +1,395 @@
+"""`fedcore psi` and `fedcore psi party`: the rows that two parties share, without a coordinator."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fedcore.cli.output import Json, print_json
+from fedcore.errors import FedcoreError, JobError, ProtocolFailed
+from fedcore.trust.identity import new_identity
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode="rich",
+    invoke_without_command=True,
+    help="Find the rows that two parties share, and nothing else.",
+)
+
+Key = Annotated[list[str] | None, typer.Option("--key", "-k", help="Key column; give it once for each.")]
+Protocol = Annotated[str, typer.Option(help="vole or ecdh.")]
+Reveal = Annotated[str, typer.Option(help="rows or cardinality.")]
+Trim = Annotated[bool, typer.Option("--trim", help="White space around a text does not count.")]
+Fold = Annotated[bool, typer.Option("--fold-case", help="Capital and small letters are the same.")]
+Numbers = Annotated[
+    bool,
+    typer.Option("--numbers-as-text", help="A number is its decimal text; for CSV against typed columns."),
+]
+EVENTS = "events.jsonl"
+EVENTS_TO = "FEDCORE_PSI_EVENTS"
+"""Environment variable: the file to which a party that nobody watches writes its progress."""
+_POLL = 0.1
+
+
+@app.callback()
+def psi(
+    context: typer.Context,
+    left: Annotated[Path | None, typer.Option(help="File of the side that learns the result.")] = None,
+    right: Annotated[Path | None, typer.Option(help="File of the other side.")] = None,
+    key: Key = None,
+    right_key: Annotated[
+        list[str] | None, typer.Option("--right-key", help="Key column of the right file where it differs.")
+    ] = None,
+    protocol: Protocol = "vole",
+    reveal: Reveal = "rows",
+    to: Annotated[str, typer.Option(help="left, or both sides in the same order.")] = "left",
+    trim: Trim = False,
+    fold_case: Fold = False,
+    numbers_as_text: Numbers = False,
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/psi"),
+    as_json: Json = False,
+) -> None:
+    """Intersect two files on this machine: two processes, each with one file, over an encrypted connection.
+
+    Example: fedcore psi --left bank.parquet --right telecom.csv --key id --numbers-as-text --to both
+    """
+    if context.invoked_subcommand is not None:
+        return
+    if left is None or right is None or not key:
+        raise JobError(
+            "give --left FILE, --right FILE and --key COLUMN; `fedcore psi --help` shows an example"
+        )
+    if to not in ("left", "both"):
+        raise JobError(f"--to: {to!r} is not known; allowed: left, both")
+    words = ["--protocol", protocol, "--reveal", reveal]
+    words += [flag for flag, on in (("--trim", trim), ("--fold-case", fold_case)) if on]
+    words += ["--numbers-as-text"] * numbers_as_text + ["--both"] * (to == "both")
+    sides = {"left": ("receiver", left, key), "right": ("sender", right, right_key or key)}
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="fedcore-psi-") as keys, _shown(out, as_json) as poll:
+        told = _both(sides, words, out, Path(keys), poll)
+    result = {"seconds": time.monotonic() - began, "folder": str(out), **told}
+    (out / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+    if as_json:
+        print_json(result)
+    else:
+        _print(result)
+
+
+@app.command()
+def party(
+    role: Annotated[str, typer.Option(help="receiver (learns the result) or sender.")],
+    data: Annotated[Path, typer.Option(help="This party's file.")],
+    identity: Annotated[Path, typer.Option(help="This party's private key file.")],
+    peer_key: Annotated[
+        str, typer.Option(help="The other party's public key line, or the file that has it.")
+    ],
+    key: Key = None,
+    listen: Annotated[str | None, typer.Option(help="host:port to wait at.")] = None,
+    connect: Annotated[str | None, typer.Option(help="host:port of the other party.")] = None,
+    session: Annotated[str, typer.Option(help="Name of the meeting, the same at both.")] = "psi",
+    protocol: Protocol = "vole",
+    reveal: Reveal = "rows",
+    both: Annotated[
+        bool, typer.Option("--both", help="The sender learns the rows too; the same at both.")
+    ] = False,
+    trim: Trim = False,
+    fold_case: Fold = False,
+    numbers_as_text: Numbers = False,
+    out: Annotated[Path, typer.Option(help="Folder for the result.")] = Path("runs/psi"),
+    wait: Annotated[float, typer.Option(help="Seconds to wait for the other party.")] = 300.0,
+    as_json: Json = False,
+) -> None:
+    """Take part in an intersection from this machine. The other party runs the same with the other role.
+
+    Example: fedcore psi party --role receiver --data bank.parquet --key id --identity bank.key --peer-key telecom.pub --listen 0.0.0.0:9443
+    """
+    if (listen is None) == (connect is None):
+        raise JobError(
+            "give one of --listen HOST:PORT and --connect HOST:PORT: one party waits, the other calls"
+        )
+    if not key:
+        raise JobError("give --key COLUMN, once for each column of the key")
+    from crypto.psi.items import ItemRules
+    from fedcore.participant.data.batches import file_data
+    from fedcore.participant.intersection import Side, intersect
+    from fedcore.trust.identity import load_identity
+
+    own = load_identity(identity)
+    side = Side(
+        role=role,  # type: ignore[arg-type]
+        data=file_data(data),
+        key=tuple(key),
+        session=session,
+        rules=ItemRules(trim=trim, fold_case=fold_case, numbers_as_text=numbers_as_text),
+        protocol=protocol,
+        reveal=reveal,
+        both=both,
+    )
+    meet = _meeting(own, _public_line(peer_key), session, listen, connect, wait)
+    with _party_shown(out, as_json) as watch:
+        result = intersect(meet, side, out, watch)
+    if as_json:
+        print_json(result)
+    else:
+        _print_party(result, out)
+
+
+def _meeting(
+    own: Any, peer_line: str, session: str, listen: str | None, connect: str | None, wait: float
+) -> Callable[[], Any]:
+    from fedcore.peer.grpc_channel import GrpcChannel, Listener
+    from fedcore.peer.tls import Peer
+
+    peer = Peer("the other party", peer_line)
+
+    def meet() -> Any:
+        if connect is not None:
+            return GrpcChannel.connect(connect, identity=own, peer=peer, session=session, deadline=wait)
+        return Listener(str(listen), identity=own, peer=peer, session=session).accept(wait)
+
+    return meet
+
+
+def _public_line(given: str) -> str:
+    file = Path(given)
+    if given.startswith("ecdsa-"):
+        return given
+    if not file.is_file():
+        raise JobError(
+            f"--peer-key: {given!r} is neither a file nor a public key line (ecdsa-sha2-nistp384 ...)"
+        )
+    return file.read_text().strip()
+
+
+# ---- two processes on this machine ------------------------------------------------------------------------------
+
+
+def _both(
+    sides: dict[str, tuple[str, Path, list[str]]],
+    words: list[str],
+    out: Path,
+    keys: Path,
+    poll: Callable[[], None],
+) -> dict[str, Any]:
+    """Run both parties; what each found."""
+    for name in sides:
+        new_identity(keys / f"{name}.key", name)
+        (out / name).mkdir(parents=True, exist_ok=True)
+        for stale in (EVENTS, "result.json", "rows.parquet"):
+            (out / name / stale).unlink(missing_ok=True)
+    session, address = secrets.token_hex(8), _free_address()
+    started: dict[str, subprocess.Popen[str]] = {}
+    try:
+        for name, other in (("left", "right"), ("right", "left")):
+            role, file, columns = sides[name]
+            command = [sys.executable, "-m", "fedcore", "psi", "party", "--role", role, "--data", str(file)]
+            command += ["--identity", str(keys / f"{name}.key"), "--peer-key", str(keys / f"{other}.key.pub")]
+            command += [word for column in columns for word in ("--key", column)]
+            command += ["--session", session, "--out", str(out / name), "--json", *words]
+            command += ["--listen" if name == "left" else "--connect", address]
+            started[name] = subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, EVENTS_TO: str(out / name / EVENTS)},
+            )
+        return _ended(started, poll)
+    finally:
+        for process in started.values():
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+
+def _free_address() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def _ended(started: dict[str, subprocess.Popen[str]], poll: Callable[[], None]) -> dict[str, Any]:
+    """Wait for both; the first that fails ends the other, which would tell no more than that it was left alone."""
+    while any(process.poll() is None for process in started.values()):
+        poll()
+        time.sleep(_POLL)
+        if any(process.poll() not in (None, 0) for process in started.values()):
+            break
+    poll()
+    failed = [name for name, process in started.items() if process.poll() not in (None, 0)]
+    if failed:
+        # Where both failed, the one that lost its peer is not the one with the cause.
+        told = {name: _failure(name, started[name]) for name in failed}
+        raise next((one for one in told.values() if type(one).__name__ != "PeerLost"), told[failed[0]])
+    found = {name: json.loads(process.communicate()[0]) for name, process in started.items()}
+    return {"intersection": found["left"]["intersection"], **found}
+
+
+def _failure(name: str, process: subprocess.Popen[str]) -> FedcoreError:
+    from fedcore import errors
+
+    out, err = process.communicate()
+    try:
+        told = json.loads(out)["error"]
+    except (ValueError, KeyError):
+        return ProtocolFailed(f"the process ended with {process.returncode}", party=name, detail=err[-2000:])
+    kind = getattr(errors, str(told["type"]), FedcoreError)
+    raised: FedcoreError = kind(told["message"], party=told["party"] or name, step=told["step"])
+    return raised
+
+
+# ---- what a person sees -----------------------------------------------------------------------------------------
+
+_PHASES = {
+    "read": "reading the keys",
+    "collapse": "sorting, collapsing duplicates",
+    "meet": "waiting for the other party",
+    "agree": "agreeing on the settings",
+    "vole": "preparing and exchanging masked keys",
+    "ecdh": "exchanging masked keys",
+    "check": "checking planted items and counts",
+    "write": "writing the rows",
+}
+
+
+@contextmanager
+def _party_shown(out: Path, as_json: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A line of progress; or events in a file for the process that started this one."""
+    file = os.environ.get(EVENTS_TO)
+    if file:
+        with Path(file).open("a", buffering=1) as events:
+            yield lambda phase, done, of: events.write(json.dumps([phase, done, of]) + "\n") and None
+        return
+    if as_json:
+        yield lambda phase, done, of: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[much]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        bar = bars.add_task("", total=None, much="")
+        yield lambda phase, done, of: bars.update(
+            bar,
+            description=_PHASES.get(phase, phase),
+            completed=done,
+            total=of or None,
+            much=f"{done:,}" if done else "",
+        )
+
+
+@contextmanager
+def _shown(out: Path, as_json: bool) -> Iterator[Callable[[], None]]:
+    """Progress of both parties, from the events they write."""
+    if as_json:
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.fields[side]:<6}"),
+        TextColumn("{task.description:<40}"),
+        BarColumn(),
+        TextColumn("{task.fields[much]:>14}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        tasks = {
+            side: bars.add_task("starting", total=None, side=side, much="") for side in ("left", "right")
+        }
+
+        def poll() -> None:
+            for side, task in tasks.items():
+                file = out / side / EVENTS
+                lines = file.read_text().splitlines() if file.exists() else []
+                if lines:
+                    phase, done, of = json.loads(lines[-1])
+                    much = f"{done:,}" if done else ""
+                    bars.update(
+                        task,
+                        description=_PHASES.get(phase, phase),
+                        completed=done,
+                        total=of or None,
+                        much=much,
+                    )
+
+        yield poll
+
+
+def _print(result: dict[str, Any]) -> None:
+    """Counts, what each side gave and got, where the rows are."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table(title=f"{result['intersection']:,} shared items", title_justify="left")
+    for column in (
+        "side",
+        "rows",
+        "nulls",
+        "duplicates",
+        "items",
+        "matched rows",
+        "bytes sent",
+        "CPU s",
+        "MiB",
+    ):
+        table.add_column(column, justify="left" if column == "side" else "right")
+    for name in ("left", "right"):
+        side = result[name]
+        matched = side["matched_rows"]
+        table.add_row(
+            name,
+            *(f"{side[word]:,}" for word in ("rows", "nulls", "duplicates", "items")),
+            "not told" if matched is None else f"{matched:,}",
+            f"{side['bytes']['sent']:,}",
+            f"{sum(phase['cpu_seconds'] for phase in side['phases'].values()):.1f}",
+            f"{side['peak_memory_bytes'] / 2**20:.0f}",
+        )
+    console.print(table)
+    compiled = max(result[name]["compile_seconds"] for name in ("left", "right"))
+    if compiled > 1:
+        console.print(
+            f"of {result['seconds']:.1f} s, {compiled:.1f} s went into compiling kernels, once per machine"
+        )
+    _print_places(console, [Path(result["folder"]) / name for name in ("left", "right")], result)
+
+
+def _print_places(console: Any, folders: list[Path], result: dict[str, Any]) -> None:
+    for folder in folders:
+        if (folder / "rows.parquet").exists():
+            console.print(
+                f"rows: {folder / 'rows.parquet'} (row number from 0, number of the match)", soft_wrap=True
+            )
+
+
+def _print_party(result: dict[str, Any], out: Path) -> None:
+    from rich.console import Console
+
+    console = Console()
+    count = result["intersection"]
+    console.print(
+        f"{result['rows']:,} rows, {result['nulls']:,} without a key, {result['duplicates']:,} duplicates, "
+        f"{result['items']:,} items"
+    )
+    console.print("the other party learns the result" if count is None else f"{count:,} shared items")
+    _print_places(console, [out], result)
