@@ -36,7 +36,7 @@ os.environ.update(quiet_environment())
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict  # noqa: E402
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode  # noqa: E402
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects  # noqa: E402
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents  # noqa: E402
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError, inflate_object_from_contents  # noqa: E402
 from flwr.supercore.run import Run  # noqa: E402
 from flwr.supercore.task_identity import TaskIdentity  # noqa: E402
 
@@ -228,10 +228,12 @@ def through_the_wire(message: Message) -> Message:
 
 
 def through_outage(call: Callable[[], T], seconds: float = 60.0) -> T:
-    """Call the SuperLink, and call again when it went away in the middle of a TLS handshake or record.
+    """Call the SuperLink, and call again when it was killed and restarted in the middle of the call.
 
-    Flower itself waits for a SuperLink that went away, but takes every error whose text has "ssl" in it for a wrong
-    certificate and gives up: also the end of a connection whose other side was killed just then.
+    Flower itself waits for a SuperLink that went away, in all but two cases. It takes every error whose text has
+    "ssl" in it for a wrong certificate and gives up: also the end of a connection whose other side was killed just
+    then. And a restarted SuperLink no longer knows the session in which a message's parts were being handed over;
+    none of them was delivered, and they are handed over again.
 
     Args:
         call: Of a `Grid`.
@@ -243,7 +245,7 @@ def through_outage(call: Callable[[], T], seconds: float = 60.0) -> T:
     while True:
         try:
             return call()
-        except httpx.TransportError:
+        except (httpx.TransportError, ObjectPushError):
             if time.monotonic() >= end:
                 raise
             time.sleep(0.5)
