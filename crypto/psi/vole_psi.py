@@ -42,7 +42,6 @@ from crypto.errors import ProtocolError
 from crypto.kernels import masks
 from crypto.kernels.blocks import add_scaled, random_blocks
 from crypto.psi import okvs
-from crypto.psi.matching import check_items
 from crypto.psi.okvs_shape import Shape, overflow_bound, shape_for
 from crypto.psi.parameters import mask_bytes
 from crypto.psi.shuffle import new_seed, permutation
@@ -105,10 +104,10 @@ def receive(
         with `send`, so that row i here belongs to row i there.
 
     Raises:
-        ValueError: An item stands in the set twice.
+        ValueError: An item stands in the set twice, or the array has another form.
         ProtocolError: The other side sent what the protocol does not allow.
     """
-    items = check_items(items)
+    items = _blocks(items)
     sizes = _agree(channel, len(items), first=True)
     if not sizes.receiver or not sizes.sender:
         return np.empty(0, dtype=np.int64)
@@ -138,9 +137,10 @@ def send(
         None, or for "both" the positions in `items` of the intersection in the order shared with `receive`.
 
     Raises:
-        ValueError, ProtocolError: As in `receive`.
+        ValueError: The array has another form. (An item that stands in it twice is found once.)
+        ProtocolError: As in `receive`.
     """
-    items = check_items(items)
+    items = _blocks(items)
     sizes = _agree(channel, len(items), first=False)
     if not sizes.receiver or not sizes.sender:
         return np.empty(0, dtype=np.int64) if reveal == "both" else None
@@ -159,6 +159,12 @@ def send(
             continue
         return _heard(channel, parts, sizes, orders) if reveal == "both" else None
     raise ProtocolError(f"the receiver found no store in {TRIES} tries; run it again", step="psi.store")
+
+
+def _blocks(items: Blocks) -> Blocks:
+    if items.ndim != 2 or items.shape[1] != 2 or items.dtype != np.uint64:
+        raise ValueError(f"items: an (n, 2) uint64 array is needed, not {items.shape} {items.dtype}")
+    return np.ascontiguousarray(items)
 
 
 def _agree(channel: Channel, own: int, *, first: bool) -> _Sizes:
@@ -271,20 +277,22 @@ def _told(
     reveal: Reveal,
 ) -> Positions:
     """The result; for "both" the sender is told which of its tags matched."""
+    if reveal == "receiver":
+        found = np.zeros(len(parts.order), dtype=bool)
+        for b, rows in enumerate(mine):
+            found[parts.order[parts.start[b] + rows]] = True
+        return np.flatnonzero(found)
     ordered = []
     for b, (rows, places) in enumerate(zip(mine, theirs, strict=True)):
         rank = np.argsort(places, kind="stable")
         ordered.append(parts.order[parts.start[b] + rows[rank]].astype(np.int64))
-    positions = np.concatenate(ordered)
-    if reveal == "receiver":
-        return np.sort(positions)
     marks = np.zeros((sizes.shape.bins, -(-sizes.room // 8)), dtype=np.uint8)
     for b, places in enumerate(theirs):
         bits = np.zeros(sizes.room, dtype=bool)
         bits[places] = True
         marks[b] = np.packbits(bits, bitorder="little")
     channel.send("psi.matches", marks)
-    return positions
+    return np.concatenate(ordered)
 
 
 # ---- sender ---------------------------------------------------------------------------------------------------------
@@ -319,8 +327,9 @@ def _answer(
 
 def _fill(tags: Blocks, sizes: _Sizes, out: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
     """One bin's tags and padding, in a secret random order; which of them stands where."""
-    padded = random_blocks(sizes.room)
+    padded = np.empty((sizes.room, 2), dtype=np.uint64)
     padded[: len(tags)] = tags
+    padded[len(tags) :] = random_blocks(sizes.room - len(tags))
     order = permutation(sizes.room, new_seed())
     masks.pack(padded[order], sizes.tag, out)
     return order.astype(np.uint32)

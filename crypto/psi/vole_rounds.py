@@ -20,7 +20,7 @@ from crypto.psi.parameters import Lpn
 
 Blocks = npt.NDArray[np.uint64]
 
-SLICE = 1 << 19
+SLICE = 1 << 16
 """Rows that are expanded at a time, about."""
 
 
