@@ -163,9 +163,11 @@ def report_from(told: Mapping[str, Any]) -> Report:
 
 
 def shown(value: Any) -> str:
-    """A value as a cell: three significant digits, nothing for None."""
+    """A value as a cell: three significant digits, nothing for None; a list has one value for each party."""
     if value is None:
         return ""
+    if isinstance(value, list):
+        return " + ".join(map(shown, value))
     if isinstance(value, float):
         return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     return str(value)

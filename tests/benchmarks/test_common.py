@@ -159,6 +159,8 @@ def test_sides_take_turns() -> None:
             "pfl_cifar_shape",
             ["--sides", "fedcore", "--central", "20", "--rounds", "1", "--users", "4", "--cohort", "2"],
         ),
+        ("psi", ["--items", "501", "--protocol", "vole"]),
+        ("psi", ["--items", "501", "--protocol", "ecdh"]),
     ],
 )
 def test_a_toy_run_prints_one_object_and_names_what_it_left_out(
