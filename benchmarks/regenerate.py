@@ -17,7 +17,7 @@ BENCHMARKS = {
     "pfl_cifar_shape": [],
     "flower_overhead": [],
     "channel": [],
-    "psi": ["--table", "--peer", "spu", "--repeats", "3"],
+    "psi": ["--table", "--peer", "spu", "--repeats", "1"],
 }
 
 

@@ -70,11 +70,12 @@ EUROCRYPT 2024, eprint 2022/712).
 """
 
 
-def mask_bytes(receiver_items: int, sender_items: int) -> int:
-    """Bytes of a mask: false matches stay below 2^-LAMBDA over all pairs of the whole sets.
+def mask_bytes(items: int, compared: int) -> int:
+    """Bytes of a mask: false matches stay below 2^-LAMBDA over all pairs that are compared in a whole run.
 
     Args:
-        receiver_items, sender_items: Distinct items in all, not per bucket; at least 1 is reckoned with.
+        items: Distinct items of one side, in all of the run and not in one of its parts.
+        compared: Items of the other side that each is compared with: all, or those of its bin.
     """
-    pairs = math.log2(max(1, receiver_items)) + math.log2(max(1, sender_items))
+    pairs = math.log2(max(1, items)) + math.log2(max(1, compared))
     return math.ceil((LAMBDA + pairs) / 8)

@@ -16,7 +16,8 @@ sizes should be plausible, and runs counted. Runs over sets that differ by one i
 
 Assumption: primal LPN with the parameters of `parameters.LPN`, Diffie-Hellman for 128 base transfers, AES with a fixed
 key an ideal permutation. A false match has probability at most 2^-40 over all pairs of a run; a failed store is
-noticed by the receiver, which starts over with a new seed and fresh VOLE.
+noticed by the receiver, which starts over with a new seed and fresh VOLE. (Pairs are those in one bin: no others are
+compared.)
 
 Cost at a million items a side: 33 bytes an item in all (21 for the store, 10 for tags, 2 for VOLE). 4 rounds, then
 one stream each way.
@@ -178,7 +179,9 @@ def _agree(channel: Channel, own: int, *, first: bool) -> _Sizes:
         )
     receiver, sender = (own, other) if first else (other, own)
     shape = shape_for(receiver)
-    return _Sizes(receiver, sender, shape, overflow_bound(sender, shape.bins), mask_bytes(receiver, sender))
+    room = overflow_bound(sender, shape.bins)
+    # Each of the receiver's items is compared with the tags of its bin: these are all pairs there are.
+    return _Sizes(receiver, sender, shape, room, mask_bytes(receiver, room))
 
 
 # ---- receiver -----------------------------------------------------------------------------------------------------
@@ -217,6 +220,9 @@ def _exchange(
         # Tags of what was sent are still on their way, and nobody else may receive until they are here.
         ready.put(None)
         thread.join()
+        if failed:
+            # A channel whose receiver has failed is over for its sender too; the cause is what came first.
+            raise failed[0] from None
         raise
     thread.join()
     if failed:

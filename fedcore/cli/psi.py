@@ -10,15 +10,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from fedcore.cli.output import Json, print_json
-from fedcore.errors import FedcoreError, JobError, ProtocolFailed
+from fedcore.cli.psi_shown import EVENTS, EVENTS_TO, both_shown, party_shown, print_party, print_result
+from fedcore.errors import FedcoreError, JobError, PeerLost, ProtocolFailed
 from fedcore.trust.identity import new_identity
 
 app = typer.Typer(
@@ -37,10 +37,13 @@ Numbers = Annotated[
     bool,
     typer.Option("--numbers-as-text", help="A number is its decimal text; for CSV against typed columns."),
 ]
-EVENTS = "events.jsonl"
-EVENTS_TO = "FEDCORE_PSI_EVENTS"
-"""Environment variable: the file to which a party that nobody watches writes its progress."""
+Dates = Annotated[
+    bool,
+    typer.Option("--dates-as-text", help="A date is its text, 2026-01-31; for CSV against typed columns."),
+]
 _POLL = 0.1
+_LAST_WORDS = 5.0
+"""Seconds that a party has to tell its error when the other has lost it."""
 
 
 @app.callback()
@@ -58,6 +61,7 @@ def psi(
     trim: Trim = False,
     fold_case: Fold = False,
     numbers_as_text: Numbers = False,
+    dates_as_text: Dates = False,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/psi"),
     as_json: Json = False,
 ) -> None:
@@ -75,17 +79,18 @@ def psi(
         raise JobError(f"--to: {to!r} is not known; allowed: left, both")
     words = ["--protocol", protocol, "--reveal", reveal]
     words += [flag for flag, on in (("--trim", trim), ("--fold-case", fold_case)) if on]
-    words += ["--numbers-as-text"] * numbers_as_text + ["--both"] * (to == "both")
+    words += ["--numbers-as-text"] * numbers_as_text + ["--dates-as-text"] * dates_as_text
+    words += ["--both"] * (to == "both")
     sides = {"left": ("receiver", left, key), "right": ("sender", right, right_key or key)}
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="fedcore-psi-") as keys, _shown(out, as_json) as poll:
+    with tempfile.TemporaryDirectory(prefix="fedcore-psi-") as keys, both_shown(out, as_json) as poll:
         told = _both(sides, words, out, Path(keys), poll)
     result = {"seconds": time.monotonic() - began, "folder": str(out), **told}
     (out / "result.json").write_text(json.dumps(result, indent=1) + "\n")
     if as_json:
         print_json(result)
     else:
-        _print(result)
+        print_result(result)
 
 
 @app.command()
@@ -108,6 +113,7 @@ def party(
     trim: Trim = False,
     fold_case: Fold = False,
     numbers_as_text: Numbers = False,
+    dates_as_text: Dates = False,
     out: Annotated[Path, typer.Option(help="Folder for the result.")] = Path("runs/psi"),
     wait: Annotated[float, typer.Option(help="Seconds to wait for the other party.")] = 300.0,
     as_json: Json = False,
@@ -134,18 +140,20 @@ def party(
         data=file_data(data),
         key=tuple(key),
         session=session,
-        rules=ItemRules(trim=trim, fold_case=fold_case, numbers_as_text=numbers_as_text),
+        rules=ItemRules(
+            trim=trim, fold_case=fold_case, numbers_as_text=numbers_as_text, dates_as_text=dates_as_text
+        ),
         protocol=protocol,
         reveal=reveal,
         both=both,
     )
     meet = _meeting(own, _public_line(peer_key), session, listen, connect, wait)
-    with _party_shown(out, as_json) as watch:
+    with party_shown(as_json) as watch:
         result = intersect(meet, side, out, watch)
     if as_json:
         print_json(result)
     else:
-        _print_party(result, out)
+        print_party(result, out)
 
 
 def keep_freed_memory() -> None:
@@ -203,7 +211,12 @@ def _both(
     """Run both parties; what each found."""
     for name in sides:
         new_identity(keys / f"{name}.key", name)
-        (out / name).mkdir(parents=True, exist_ok=True)
+        try:
+            (out / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise JobError(
+                f"--out: the folder {out / name} cannot be made ({error.strerror}); choose another place"
+            ) from error
         for stale in (EVENTS, "result.json", "rows.parquet"):
             (out / name / stale).unlink(missing_ok=True)
     session, address = secrets.token_hex(8), _free_address()
@@ -247,9 +260,16 @@ def _ended(started: dict[str, subprocess.Popen[str]], poll: Callable[[], None]) 
     poll()
     failed = [name for name, process in started.items() if process.poll() not in (None, 0)]
     if failed:
+        # The party that was left alone may be the first to end.
+        until = time.monotonic() + _LAST_WORDS
+        while any(process.poll() is None for process in started.values()) and time.monotonic() < until:
+            if any(started[name].returncode != PeerLost.exit_code for name in failed):
+                break
+            time.sleep(_POLL)
+        failed = [name for name, process in started.items() if process.poll() not in (None, 0)]
         # Where both failed, the one that lost its peer is not the one with the cause.
         told = {name: _failure(name, started[name]) for name in failed}
-        raise next((one for one in told.values() if type(one).__name__ != "PeerLost"), told[failed[0]])
+        raise next((one for one in told.values() if not isinstance(one, PeerLost)), told[failed[0]])
     found = {name: json.loads(process.communicate()[0]) for name, process in started.items()}
     return {"intersection": found["left"]["intersection"], **found}
 
@@ -261,151 +281,14 @@ def _failure(name: str, process: subprocess.Popen[str]) -> FedcoreError:
     try:
         told = json.loads(out)["error"]
     except (ValueError, KeyError):
-        return ProtocolFailed(f"the process ended with {process.returncode}", party=name, detail=err[-2000:])
+        code = process.returncode
+        if code < 0:
+            return ProtocolFailed(
+                f"its process was killed by signal {-code}; the system does so where memory runs out",
+                party=name,
+            )
+        last = (err.strip().splitlines() or ["it said nothing"])[-1]
+        return ProtocolFailed(f"its process ended with {code}: {last}", party=name)
     kind = getattr(errors, str(told["type"]), FedcoreError)
     raised: FedcoreError = kind(told["message"], party=told["party"] or name, step=told["step"])
     return raised
-
-
-# ---- what a person sees -----------------------------------------------------------------------------------------
-
-_PHASES = {
-    "read": "reading the keys",
-    "collapse": "sorting, collapsing duplicates",
-    "meet": "waiting for the other party",
-    "agree": "agreeing on the settings",
-    "vole": "preparing and exchanging masked keys",
-    "ecdh": "exchanging masked keys",
-    "check": "checking planted items and counts",
-    "write": "writing the rows",
-}
-
-
-@contextmanager
-def _party_shown(out: Path, as_json: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A line of progress; or events in a file for the process that started this one."""
-    file = os.environ.get(EVENTS_TO)
-    if file:
-        with Path(file).open("a", buffering=1) as events:
-            yield lambda phase, done, of: events.write(json.dumps([phase, done, of]) + "\n") and None
-        return
-    if as_json:
-        yield lambda phase, done, of: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[much]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        bar = bars.add_task("", total=None, much="")
-        yield lambda phase, done, of: bars.update(
-            bar,
-            description=_PHASES.get(phase, phase),
-            completed=done,
-            total=of or None,
-            much=f"{done:,}" if done else "",
-        )
-
-
-@contextmanager
-def _shown(out: Path, as_json: bool) -> Iterator[Callable[[], None]]:
-    """Progress of both parties, from the events they write."""
-    if as_json:
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn("{task.fields[side]:<6}"),
-        TextColumn("{task.description:<40}"),
-        BarColumn(),
-        TextColumn("{task.fields[much]:>14}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        tasks = {
-            side: bars.add_task("starting", total=None, side=side, much="") for side in ("left", "right")
-        }
-
-        def poll() -> None:
-            for side, task in tasks.items():
-                file = out / side / EVENTS
-                lines = file.read_text().splitlines() if file.exists() else []
-                if lines:
-                    phase, done, of = json.loads(lines[-1])
-                    much = f"{done:,}" if done else ""
-                    bars.update(
-                        task,
-                        description=_PHASES.get(phase, phase),
-                        completed=done,
-                        total=of or None,
-                        much=much,
-                    )
-
-        yield poll
-
-
-def _print(result: dict[str, Any]) -> None:
-    """Counts, what each side gave and got, where the rows are."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    table = Table(title=f"{result['intersection']:,} shared items", title_justify="left")
-    for column in (
-        "side",
-        "rows",
-        "nulls",
-        "duplicates",
-        "items",
-        "matched rows",
-        "bytes sent",
-        "CPU s",
-        "MiB",
-    ):
-        table.add_column(column, justify="left" if column == "side" else "right")
-    for name in ("left", "right"):
-        side = result[name]
-        matched = side["matched_rows"]
-        table.add_row(
-            name,
-            *(f"{side[word]:,}" for word in ("rows", "nulls", "duplicates", "items")),
-            "not told" if matched is None else f"{matched:,}",
-            f"{side['bytes']['sent']:,}",
-            f"{sum(phase['cpu_seconds'] for phase in side['phases'].values()):.1f}",
-            f"{side['peak_memory_bytes'] / 2**20:.0f}",
-        )
-    console.print(table)
-    compiled = max(result[name]["compile_seconds"] for name in ("left", "right"))
-    if compiled > 1:
-        console.print(
-            f"of {result['seconds']:.1f} s, {compiled:.1f} s went into compiling kernels, once per machine"
-        )
-    _print_places(console, [Path(result["folder"]) / name for name in ("left", "right")], result)
-
-
-def _print_places(console: Any, folders: list[Path], result: dict[str, Any]) -> None:
-    for folder in folders:
-        if (folder / "rows.parquet").exists():
-            console.print(
-                f"rows: {folder / 'rows.parquet'} (row number from 0, number of the match)", soft_wrap=True
-            )
-
-
-def _print_party(result: dict[str, Any], out: Path) -> None:
-    from rich.console import Console
-
-    console = Console()
-    count = result["intersection"]
-    console.print(
-        f"{result['rows']:,} rows, {result['nulls']:,} without a key, {result['duplicates']:,} duplicates, "
-        f"{result['items']:,} items"
-    )
-    console.print("the other party learns the result" if count is None else f"{count:,} shared items")
-    _print_places(console, [out], result)

@@ -14,7 +14,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -89,7 +89,9 @@ class Side:
                 "protocol ecdh"
             )
         if self.reveal == "cardinality" and self.both:
-            raise JobError("reveal: with cardinality both parties learn the number, and no rows")
+            raise JobError(
+                "both: with cardinality the receiver alone learns the number, and nobody rows; leave it out"
+            )
 
 
 class Phases:
@@ -145,10 +147,17 @@ def intersect(
         What stands in `result.json`: counts, seconds per phase, memory, bytes.
 
     Raises:
-        DataError: As `read_keys`.
+        DataError: As `read_keys`, or the result cannot be written; then nothing of it is left.
         ProtocolFailed: The parties do not agree on the settings, a message was wrong, or the self-check failed.
         PeerLost: The other party did not come, or went away.
+        JobError: The folder cannot be made.
     """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise JobError(
+            f"out: the folder {out} cannot be made ({error.strerror}); choose another place"
+        ) from error
     phases = Phases(watch)
     compiling = _CompileClock()
     with phases("read"):
@@ -159,12 +168,20 @@ def intersect(
         nulls = keys.nulls
         del keys
     with phases("meet"):
-        channel = meet()
+        try:
+            channel = meet()
+        except ProtocolError as error:
+            raise ProtocolFailed(error.message, step=error.step) from error
     with channel:
         try:
             with phases("agree"):
                 seed = _agree(channel, side, kinds)
+            # From here on a result that is there would be of another run than the last.
+            for stale in (ROWS, RESULT):
+                (out / stale).unlink(missing_ok=True)
             items = np.concatenate([mine.blocks, planted(PLANTED, seed)])
+            # The keys stand in memory once: at a hundred million of them a copy is 1.6 GB.
+            mine = replace(mine, blocks=items[: len(mine.blocks)])
             with phases(side.protocol) as told:
                 positions, count = _run(channel, side, items, told)
             with phases("check"):
@@ -172,7 +189,6 @@ def intersect(
         except ProtocolError as error:
             raise ProtocolFailed(error.message, step=error.step) from error
         counters = channel.counters
-    out.mkdir(parents=True, exist_ok=True)
     with phases("write"):
         written = 0 if positions is None else _write(out / ROWS, mine, positions)
     result = {
@@ -186,7 +202,7 @@ def intersect(
             "assumption": _ASSUMPTIONS[side.protocol],
         },
         "reveal": side.reveal,
-        "to": "both" if side.both or side.reveal == "cardinality" else "receiver",
+        "to": "both" if side.both else "receiver",
         "rules": json.loads(side.rules.canonical()),
         "rows": rows,
         "nulls": nulls,
@@ -200,13 +216,31 @@ def intersect(
         "peak_memory_bytes": _peak_memory(),
         "bytes": {"sent": counters.sent.bytes, "received": counters.received.bytes},
     }
-    (out / RESULT).write_text(json.dumps(result, indent=1) + "\n")
+    try:
+        _save(out / RESULT, lambda file: file.write_text(json.dumps(result, indent=1) + "\n"))
+    except DataError:
+        (out / ROWS).unlink(missing_ok=True)
+        raise
     return result
 
 
 _ASSUMPTIONS = {
     "vole": "primal LPN over GF(2) and GF(2^128), Diffie-Hellman in ristretto255, AES an ideal permutation",
     "ecdh": "decisional Diffie-Hellman in ristretto255, random oracle",
+}
+
+
+_TYPES = "types of the key"
+_CURES = {
+    _TYPES: "keys match only where both sides name as many columns with the same types in the same order; numbers "
+    "against text (a CSV file has only text) need --numbers-as-text at both, dates against text --dates-as-text",
+    "reveal": "give --reveal the same value at both",
+    "both": "give --both at both parties, or at neither",
+    **{
+        rule: f"give --{rule.replace('_', '-')} at both parties, or at neither"
+        for rule in ("trim", "fold_case", "numbers_as_text", "dates_as_text")
+    },
+    "encoding": "install the same version of fedcore at both",
 }
 
 
@@ -221,11 +255,13 @@ def _agree(channel: FramedChannel, side: Side, kinds: Sequence[str]) -> bytes:
         options={
             "reveal": side.reveal,
             "both": side.both,
-            "rules": side.rules.canonical(),
-            "key types": ", ".join(kinds),
+            # One by one, so that an error names the rule in which the sides differ.
+            **json.loads(side.rules.canonical()),
+            _TYPES: ", ".join(kinds),
         },
     )
-    shake_hands(channel, hello, peer_role="sender" if side.role == "receiver" else "receiver")
+    peer_role = "sender" if side.role == "receiver" else "receiver"
+    shake_hands(channel, hello, peer_role=peer_role, cures=_CURES)
     own = secrets.token_bytes(16)
     channel.send("psi.nonce", own)
     other = bytes(channel.recv("psi.nonce", size=16))
@@ -249,13 +285,13 @@ def _run(
 def _check(
     channel: FramedChannel, side: Side, positions: Int64 | None, count: int | None, items: int
 ) -> tuple[Int64 | None, int | None]:
-    """Without the planted items, which must all be there; both sides must have found as many."""
+    """Without the planted items, which must all be there; where both sides learn the result, they found as many."""
     if positions is not None:
         positions = check_planted(positions, items, PLANTED, "psi.check")
         count = len(positions)
     elif count is not None:
         count = check_planted_count(count, PLANTED, "psi.check")
-    own = -1 if count is None or not (side.both or side.reveal == "cardinality") else count
+    own = count if side.both and count is not None else -1
     channel.send("psi.count", np.array([own], dtype="<i8"))
     other = int(np.frombuffer(channel.recv("psi.count", size=8), dtype="<i8")[0])
     if own != other:
@@ -271,9 +307,15 @@ def _write(file: Path, mine: Distinct, positions: Int64) -> int:
     """The matched rows; how many."""
     rows, groups = mine.rows_of(positions)
     table = pa.table({"row": rows, "match": groups})
+    _save(file, lambda partial: pq.write_table(table, partial))
+    return len(rows)
+
+
+def _save(file: Path, write: Callable[[Path], object]) -> None:
+    """Write a file whole or not at all."""
     partial = file.with_name(f".{file.name}.partial")
     try:
-        pq.write_table(table, partial)
+        write(partial)
         partial.replace(file)
     except OSError as error:
         partial.unlink(missing_ok=True)
@@ -281,7 +323,6 @@ def _write(file: Path, mine: Distinct, positions: Int64) -> int:
             f"{file.name} could not be written ({error.strerror or error}); make room and run it again",
             step="write",
         ) from error
-    return len(rows)
 
 
 def _peak_memory() -> int:

@@ -46,13 +46,16 @@ class Hello:
     options: Mapping[str, Option] = field(default_factory=dict)
 
 
-def shake_hands(channel: Channel, mine: Hello, *, peer_role: str) -> Hello:
+def shake_hands(
+    channel: Channel, mine: Hello, *, peer_role: str, cures: Mapping[str, str] | None = None
+) -> Hello:
     """Tell the other side and hear it; returns only when both agree.
 
     Args:
         channel: Nothing was sent over it yet.
         mine: What this side says.
         peer_role: What the other must be.
+        cures: For options by name: what to do where the sides differ.
 
     Returns:
         What the other side said.
@@ -74,7 +77,7 @@ def shake_hands(channel: Channel, mine: Hello, *, peer_role: str) -> Hello:
     for name in sorted({*mine.options, *theirs.options}):
         here, there = mine.options.get(name, "not set"), theirs.options.get(name, "not set")
         if type(here) is not type(there) or here != there:
-            _differ(f"option {name}", here, there, "give both the same")
+            _differ(f"option {name}", here, there, (cures or {}).get(name, "give both the same"))
     return theirs
 
 

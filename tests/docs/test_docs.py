@@ -63,6 +63,8 @@ def test_a_command_that_does_not_exist_would_be_noticed() -> None:
     assert problem_of(["rum", "job.yaml"]) == "no command rum"
     assert problem_of(["run", "job.yaml", "--enjine", "x"]) == "no option --enjine"
     assert problem_of(["federation", "upp", "x.yaml"]) == "no command upp"
+    assert problem_of(["psi", "--left", "x", "--rihgt", "y"]) == "no option --rihgt"
+    assert problem_of(["psi", "party", "--lsten", "x"]) == "no option --lsten"
     assert (
         problem_of(["run"]) is None and problem_of(["federation", "up", "FED.yaml", "--foreground"]) is None
     )
@@ -77,7 +79,8 @@ def problem_of(words: list[str]) -> str | None:
     if plain[0] not in COMMANDS:
         return f"no command {plain[0]}"
     command = load(plain[0])
-    if isinstance(command, click.Group) and len(plain) > 1:
+    # A group may be a command too: then an option stands where the name of a member would.
+    if isinstance(command, click.Group) and len(plain) > 1 and words[1] == plain[1]:
         if plain[1] not in command.commands:
             return f"no command {plain[1]}"
         command = command.commands[plain[1]]
