@@ -112,10 +112,9 @@ def print_result(result: dict[str, Any]) -> None:
         "nulls",
         "duplicates",
         "items",
-        "matched rows",
-        "bytes sent",
+        "matched",
+        "MB sent",
         "CPU s",
-        "MiB",
     ):
         table.add_column(column, justify="left" if column == "side" else "right")
     for name in ("left", "right"):
