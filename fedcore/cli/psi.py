@@ -167,7 +167,7 @@ def keep_freed_memory() -> None:
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt") and hasattr(library, "gnu_get_libc_version"):
         trim_threshold, top_pad, mmap_threshold = -1, -2, -3
-        for option, value in ((trim_threshold, 2**30), (top_pad, 2**26), (mmap_threshold, 2**30)):
+        for option, value in ((trim_threshold, 2**28), (top_pad, 2**24), (mmap_threshold, 2**25)):
             library.mallopt(option, value)
 
 
