@@ -158,7 +158,7 @@ def run(words: Sequence[str]) -> int:
 def main() -> NoReturn:
     """The `fedcore` program."""
     # The imports alone make half a million objects that stay: looking through them again and again while they
-    # come, and once more at the end, took a sixth of a short run.
+    # come, and once more at the end, took half a second of a run of five.
     gc.set_threshold(100_000, 20, 100)
     code = run(sys.argv[1:])
     gc.freeze()

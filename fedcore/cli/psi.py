@@ -160,7 +160,7 @@ def keep_freed_memory() -> None:
     """Have the C library keep what is freed for the next array, where it is glibc.
 
     A protocol takes and frees arrays of megabytes for every message. Given back to the system each time, their pages
-    come back zeroed by the kernel, which took a third of the processor time of a large run.
+    come back zeroed by the kernel: at ten million rows a side two seconds of processor time out of fifteen.
     """
     import ctypes
 

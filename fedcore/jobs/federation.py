@@ -79,7 +79,8 @@ class EmbeddedOptions(Strict):
     """How the in-process engine runs.
 
     Args:
-        workers: Threads that train at a time, each with one resident model; `auto` is one per core.
+        workers: Threads that train at a time, each with one resident model; `auto` is one per core. Fewer are
+            used where that is measured to be faster.
         serialize: Send every message through Flower's wire format, as tests do.
     """
 

@@ -297,3 +297,15 @@ def test_json_has_null_for_what_it_has_no_word_for_and_replaces_in_one_step(tmp_
         write_json(file, {"b": 1})
     assert "a" in json.loads(file.read_text())
     assert plain({"x": np.array([1.0])[0]}) == {"x": 1.0}
+
+
+def test_each_round_is_written_once_and_those_that_are_missing_are_made_good(tmp_path) -> None:
+    def of(*records: str) -> dict[str, Any]:
+        return {"rounds": [{"told": record} for record in records], "array_order": ["w", "n"]}
+
+    save(tmp_path, a_checkpoint(2, progress=of("one", "two")))
+    written = (tmp_path / "rounds" / "0001.json").stat().st_mtime_ns
+    save(tmp_path, a_checkpoint(3, progress=of("one", "two", "three")))
+    assert (tmp_path / "rounds" / "0001.json").stat().st_mtime_ns == written
+    assert load(tmp_path).progress == of("one", "two", "three")
+    assert "three" not in (tmp_path / "round-0003" / "state.json").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -162,3 +163,14 @@ def test_reading_a_log_that_is_not_there_says_so(file) -> None:
     with pytest.raises(FileNotFoundError):
         list(read(file))
     assert evidence.START == "0" * 64
+
+
+def test_several_entries_at_once_are_a_chain_and_another_writer_in_between_is_seen(tmp_path) -> None:
+    file = tmp_path / "log.jsonl"
+    append(file, {"n": 1}, {"n": 2})
+    # Another process's line, which this one's memory of the end does not know.
+    with file.open("ab") as log:
+        previous = hashlib.sha256(file.read_bytes().splitlines(keepends=True)[-1]).hexdigest()
+        log.write(json.dumps({"time": "now", "previous": previous, "n": 3}).encode() + b"\n")
+    last = append(file, {"n": 4}, {"n": 5})
+    assert [entry["n"] for entry in read(file, last)] == [1, 2, 3, 4, 5]

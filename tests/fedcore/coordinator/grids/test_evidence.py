@@ -111,9 +111,14 @@ def test_the_coordinator_s_log_tells_the_same(made) -> None:
     assert "sha256" not in second
 
 
-def test_without_digests_none_is_made(made) -> None:
-    phase, _ = run(made(good(), digest=False))
+def test_without_digests_none_is_made_and_the_log_still_has_every_reply(made) -> None:
+    grid = made(good(), lambda asked: error_reply(asked, "no reply within 5 s"), digest=False)
+    phase, _ = run(grid)
     assert "sha256" not in phase.sites["a"]
+    assert [(entry["event"], entry["party"]) for entry in log.read(grid.log)] == [
+        ("reply", "a"),
+        ("lost", "b"),
+    ]
 
 
 def test_lists_are_no_metrics(made) -> None:
