@@ -148,6 +148,13 @@ def test_uuids_are_their_sixteen_bytes() -> None:
     assert digests([column]) == expected([[value.bytes for value in values]])
 
 
+def test_integers_beside_every_power_of_ten_are_their_values() -> None:
+    values = [10**power + by for power in range(19) for by in (-1, 0, 1)]
+    columns = [pa.array(values, pa.int64()), pa.array([-value for value in values], pa.int64())]
+    for column in columns:
+        assert digests([column]) == expected([column.to_pylist()])
+
+
 @pytest.mark.parametrize("kind", ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"])
 def test_integers_of_every_width_at_their_bounds_are_their_values(kind: str) -> None:
     bounds = np.iinfo(kind)
