@@ -77,24 +77,34 @@ def unpack(packed: Any, size: Any, out: Any) -> None:
 
 
 @kernel
-def match(theirs: Any, mine: Any, table: Any, found: Any) -> None:
+def match(theirs: Any, mine: Any, salt: Any, table: Any, found: Any) -> None:
     """Where each of my tags stands among theirs.
 
     Args:
-        theirs, mine: (m, 2) and (n, 2) uint64, random tags.
-        table: Room, (2^k,) int32 with at least 2 m places.
+        theirs, mine: (m, 2) and (n, 2) uint64.
+        salt: Two secret random words, (2,) uint64: nobody can choose tags that fall on one place of the table.
+        table: Room, (2^k,) int32 with at least 2 m places, k at least 1.
         found: Out, (n,) int64; -1 where there is none.
     """
     mask = table.shape[0] - 1
+    shift = u64(64)
+    places = table.shape[0]
+    while places > 1:
+        shift -= u64(1)
+        places >>= 1
     for i in range(table.shape[0]):
         table[i] = -1
     for i in range(theirs.shape[0]):
-        at = np.int64(theirs[i, 0] & u64(mask))
+        at = np.int64((theirs[i, 0] * salt[0] + theirs[i, 1] * salt[1]) >> shift)
         while table[at] >= 0:
+            j = table[at]
+            if theirs[j, 0] == theirs[i, 0] and theirs[j, 1] == theirs[i, 1]:
+                break  # the first of equal ones stands for all
             at = (at + 1) & mask
-        table[at] = i
+        if table[at] < 0:
+            table[at] = i
     for i in range(mine.shape[0]):
-        at = np.int64(mine[i, 0] & u64(mask))
+        at = np.int64((mine[i, 0] * salt[0] + mine[i, 1] * salt[1]) >> shift)
         found[i] = -1
         while table[at] >= 0:
             j = table[at]

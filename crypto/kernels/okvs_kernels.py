@@ -3,6 +3,9 @@
 A row is the AES-128 encryption of a key under the store's seed. The upper bits of its four 32-bit quarters choose
 the bin and three sparse columns; all quarters together make the coefficient h of the dense columns, a polynomial of
 degree below 64 in GF(2^128), which the lower bits leave open. A bin of the store is `sparse` blocks, then `dense`.
+
+The first byte that chooses the bin is the key's own top byte, not the row's: keys that lie sorted by that byte, in
+`PIECES` pieces, fall into bins in the order of the pieces, whatever the seed, and need no second sorting.
 """
 
 from __future__ import annotations
@@ -24,6 +27,9 @@ _PLACE = u64((1 << PLACE_BITS) - 1)
 _SECOND = u64(PLACE_BITS)
 _THIRD = u64(2 * PLACE_BITS)
 _ONE = u64(1 << 32)
+_TOP, _REST, _FORTY = u64(56), u64(24), u64(40)
+PIECES = 256
+"""Pieces of a set of keys, by their top byte."""
 
 
 # ---- rows -------------------------------------------------------------------------------------------------------
@@ -48,9 +54,27 @@ def coefficient(low: Any, high: Any) -> Any:
     return low ^ ((high >> u64(16)) | (high << u64(48)))
 
 
+@kernel(inline="always")
+def _bin(key: Any, low: Any, bins: Any) -> Any:
+    """Bin of a key with this upper word whose row has this lower word."""
+    return ((((key >> _TOP) << _REST) | (low >> _FORTY)) * bins) >> _HALF
+
+
+def bins_of_piece(piece: int, bins: int) -> tuple[int, int]:
+    """The first and the last bin that a key of a piece can fall into."""
+    return (piece << 24) * bins >> 32, ((piece + 1 << 24) - 1) * bins >> 32
+
+
+@kernel
+def encrypt_keys(keys: Any, round_keys: Any, out: Any) -> None:
+    """AES-128 of each key, a bijection: (n, 2) uint64 both, which may be the same array."""
+    for i in range(keys.shape[0]):
+        out[i, 0], out[i, 1] = encrypt(round_keys, keys[i, 0], keys[i, 1])
+
+
 @kernel
 def count(keys: Any, round_keys: Any, bins: Any, counts: Any) -> None:
-    """Add to `counts[b]` the keys whose row falls into bin b.
+    """Add to `counts[b]` the keys that fall into bin b.
 
     Args:
         keys: (n, 2) uint64.
@@ -60,29 +84,34 @@ def count(keys: Any, round_keys: Any, bins: Any, counts: Any) -> None:
     """
     for i in range(keys.shape[0]):
         low, _ = encrypt(round_keys, keys[i, 0], keys[i, 1])
-        counts[((low >> _HALF) * bins) >> _HALF] += 1
+        counts[_bin(keys[i, 1], low, bins)] += 1
 
 
 @kernel
-def place(keys: Any, round_keys: Any, bins: Any, free: Any, rows: Any, order: Any) -> None:
+def place(
+    keys: Any, numbers: Any, round_keys: Any, bins: Any, first: Any, free: Any, rows: Any, order: Any
+) -> None:
     """Put each key's row, and the key's number, at the next free place of its bin. Equal rows keep their order.
 
     The rows are made a second time: that costs less than to keep them between the two passes.
 
     Args:
-        keys, round_keys, bins: As in `count`.
-        free: First free place of each bin, (bins,) int64, changed in place.
+        keys: (n, 2) uint64.
+        numbers: Of the keys, (n,) uint32.
+        round_keys, bins: As in `count`.
+        first: Bin that `free` begins with, uint64; no key may fall into an earlier one.
+        free: First free place of each bin, int64, changed in place.
         rows: (n, 2) uint64, out.
         order: (n,) uint32, out.
     """
     for i in range(keys.shape[0]):
         low, high = encrypt(round_keys, keys[i, 0], keys[i, 1])
-        b = ((low >> _HALF) * bins) >> _HALF
+        b = _bin(keys[i, 1], low, bins) - first
         at = free[b]
         free[b] = at + 1
         rows[at, 0] = low
         rows[at, 1] = high
-        order[at] = i
+        order[at] = numbers[i]
 
 
 # ---- encode -----------------------------------------------------------------------------------------------------

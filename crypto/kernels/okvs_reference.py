@@ -21,7 +21,7 @@ def row(key: int, seed: bytes, bins: int, sparse: int) -> tuple[int, list[int], 
         columns.append(free[quarter * (sparse - taken) >> 32])
     low, high = made & (2**64 - 1), made >> 64
     h = low ^ ((high >> 16 | high << 48) & (2**64 - 1))
-    return quarters[1] * bins >> 32, columns, h
+    return ((key >> 120) << 24 | quarters[1] >> 8) * bins >> 32, columns, h
 
 
 def coefficients(key: int, seed: bytes, bins: int, sparse: int, dense: int) -> dict[int, int]:

@@ -7,7 +7,8 @@ set is fixed, so that no one can choose keys to fit it, and sends it with the st
 Keys fall into bins by a hash, each bin a linear system of its own: three random sparse columns with coefficient 1 and
 a few dense columns with coefficients h, h^2, ... in GF(2^128). Rows are peeled off by columns that they have to
 themselves; what peeling leaves, most often nothing, is solved by elimination. No free column is left at zero: each
-holds fresh secret randomness.
+holds fresh secret randomness. The first byte of the hash that chooses the bin is the key's own, so keys are hashes
+themselves: keys chosen to share that byte overfill bins under every seed, which is noticed as any overflow is.
 
 Failure is detected, never passed over, and retried with a new seed. Over the whole store it has probability at most
 2^-LAMBDA: in each of B bins, overflow and an unsolvable system at most 2^-ssp each, ssp = LAMBDA + 1 + log2 B. The
@@ -40,7 +41,7 @@ from crypto.psi.okvs_shape import Shape, shape_for
 
 __all__ = [
     "SEED_BYTES", "EncodingFailed", "Partition", "Shape", "decode", "decode_bins", "encode", "encode_bins",
-    "encode_with_fresh_seed", "partition", "shape_for",
+    "encode_with_fresh_seed", "partition", "refuse_duplicates", "shape_for",
 ]  # fmt: skip
 
 Blocks = npt.NDArray[np.uint64]
@@ -69,7 +70,8 @@ class Partition:
         shape: Of the store.
         rows: AES-128 of the keys under the seed, (n, 2) uint64. For one seed a row stands for its key.
         order: Which key each row is of, (n,) uint32.
-        start: Rows of bin b are `start[b]` to `start[b + 1]`, (bins + 1,) int64.
+        start: Rows of bin b are `start[b]` to `start[b + 1]`, (bins + 1,) int64. A stretch of bins (see
+            `crypto.psi.bins`) is a partition too, whose bins are numbered from 0.
     """
 
     shape: Shape
@@ -99,7 +101,8 @@ def partition(keys: Blocks, seed: bytes, shape: Shape) -> Partition:
     np.cumsum(start, out=start)
     rows = np.empty((len(keys), 2), dtype=np.uint64)
     order = np.empty(len(keys), dtype=np.uint32)
-    kernels.place(keys, round_keys, bins, start[:-1].copy(), rows, order)
+    numbers = np.arange(len(keys), dtype=np.uint32)
+    kernels.place(keys, numbers, round_keys, bins, np.uint64(0), start[:-1].copy(), rows, order)
     return Partition(shape, rows, order, start)
 
 
@@ -153,7 +156,7 @@ def encode_bins(parts: Partition, first: int, last: int, values: Blocks, out: Bl
     most = int(np.diff(start).max(initial=0))
     if most > shape.capacity:
         for full in np.flatnonzero(np.diff(start) > shape.capacity).tolist():
-            _refuse_duplicates(parts.rows[start[full] : start[full + 1]])
+            refuse_duplicates(parts.rows[start[full] : start[full + 1]])
         raise EncodingFailed(
             f"okvs.encode: a bin has {most} pairs, at most {shape.capacity} are allowed: take another seed"
         )
@@ -196,7 +199,7 @@ def _solve_core(rows: Blocks, values: Blocks, shape: Shape, store: Blocks) -> No
 
     Only pivots are changed, so that the free columns stay random.
     """
-    _refuse_duplicates(rows)
+    refuse_duplicates(rows)
     if len(rows) > CORE_ROWS:
         raise EncodingFailed(
             f"okvs.encode: peeling left {len(rows)} pairs of a bin, at most {CORE_ROWS} are solved: take another seed"
@@ -227,8 +230,11 @@ def _solve_core(rows: Blocks, values: Blocks, shape: Shape, store: Blocks) -> No
     store[pivots] ^= system[:, -1]
 
 
-def _refuse_duplicates(rows: Blocks) -> None:
-    """Equal keys have equal rows, which never have a column to themselves: they are among those that peeling leaves."""
+def refuse_duplicates(rows: Blocks) -> None:
+    """Raise ValueError where a key stands twice: equal keys have equal rows.
+
+    In a bin that is not overfull they never have a column to themselves, so they are among those that peeling leaves.
+    """
     if len(np.unique(rows, axis=0)) < len(rows):
         raise ValueError("okvs.encode: a key stands twice, each may once: take duplicates out first")
 

@@ -58,7 +58,7 @@ def check_planted(positions: Positions, items: int, count: int, step: str) -> Po
         raise ProtocolError(f"a position is not within the {items + count} items of the set", step=step)
     real = positions[positions < items]
     back = np.unique(positions[positions >= items]).size
-    _refuse(back, count, step)
+    check_back(back, count, step)
     return real
 
 
@@ -73,11 +73,21 @@ def check_planted_count(cardinality: int, count: int, step: str) -> int:
     Raises:
         ProtocolError: It is smaller than the number of planted items.
     """
-    _refuse(min(cardinality, count), count, step)
+    check_back(min(cardinality, count), count, step)
     return cardinality - count
 
 
-def _refuse(back: int, count: int, step: str) -> None:
+def check_back(back: int, count: int, step: str) -> None:
+    """Whether all planted items are in the result.
+
+    Args:
+        back: How many different ones are.
+        count: How many were planted.
+        step: Of the protocol, for the error.
+
+    Raises:
+        ProtocolError: One is not.
+    """
     if back != count:
         raise ProtocolError(
             f"{back} of {count} planted items came back: the run lost matches and its result is void. Run it "

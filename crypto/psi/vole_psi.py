@@ -20,7 +20,8 @@ noticed by the receiver, which starts over with a new seed and fresh VOLE. (Pair
 compared.)
 
 Cost at a million items a side: 33 bytes an item in all (21 for the store, 10 for tags, 2 for VOLE). 4 rounds, then
-one stream each way.
+one stream each way. Memory does not grow with the sets: a few bins are under way at a time, and the sets themselves
+may lie on disk (`crypto.psi.key_store`).
 
 Source: Rindal and Schoppmann, EUROCRYPT 2021 (eprint 2021/266), figure 8; Raghuraman and Rindal, CCS 2022 (eprint
 2022/320), figure 11. Differences: tags go bin by bin with padding rather than all shuffled together.
@@ -28,12 +29,10 @@ Source: Rindal and Schoppmann, EUROCRYPT 2021 (eprint 2021/266), figure 8; Raghu
 
 from __future__ import annotations
 
-import queue
 import secrets
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -41,24 +40,39 @@ import numpy.typing as npt
 from crypto.channel import Channel, recv_array
 from crypto.errors import ProtocolError
 from crypto.kernels import masks
-from crypto.kernels.blocks import add_scaled, random_blocks
+from crypto.kernels.blocks import add_scaled
 from crypto.psi import okvs
+from crypto.psi.bins import KeySet, Layout, of_array
+from crypto.psi.comparing import Comparing, Matched
 from crypto.psi.okvs_shape import Shape, overflow_bound, shape_for
 from crypto.psi.parameters import mask_bytes
-from crypto.psi.shuffle import new_seed, permutation
+from crypto.psi.tags import cut, shuffled
 from crypto.psi.vole import Receiver, Sender
 
 Blocks = npt.NDArray[np.uint64]
 Positions = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.uint32]
 Reveal = Literal["receiver", "both"]
 Progress = Callable[[str, int, int], None]
 """Told a phase, what is done of it and what there is in all."""
 
 CHUNK = 8
 """Bins in a message: about 6 MB of the store."""
+LAG = 4
+"""Messages that the receiver is ahead of what it has compared, at most."""
 MOST_ITEMS = 2**32 - 1
 TRIES = 3
 _GO_ON, _START_OVER = b"\x00", b"\x01"
+
+
+class Sink(Protocol):
+    """Takes the result a part at a time; a list is one."""
+
+    def append(self, names: Numbers, /) -> object:
+        """Names of items that are in the intersection, (k,) uint32, none of them told before."""
+
+    def clear(self) -> object:
+        """Forget what was told: the run starts over."""
 
 
 @dataclass(frozen=True)
@@ -108,22 +122,10 @@ def receive(
         ValueError: An item stands in the set twice, or the array has another form.
         ProtocolError: The other side sent what the protocol does not allow.
     """
-    items = _blocks(items)
-    sizes = _agree(channel, len(items), first=True)
-    if not sizes.receiver or not sizes.sender:
-        return np.empty(0, dtype=np.int64)
-    for number in range(TRIES):
-        seed = secrets.token_bytes(okvs.SEED_BYTES)
-        parts = okvs.partition(items, seed, sizes.shape)
-        channel.send("psi.seed", seed)
-        progress("vole", 0, sizes.shape.length)
-        vole = Receiver(channel, sizes.shape.length)
-        try:
-            mine, theirs = _exchange(channel, parts, vole, sizes, progress, last=number == TRIES - 1)
-        except okvs.EncodingFailed:
-            continue
-        return _told(channel, parts, sizes, mine, theirs, reveal)
-    raise ProtocolError(f"no store for these items after {TRIES} seeds; run it again", step="psi.store")
+    found: list[Numbers] = []
+    receive_set(channel, of_array(_blocks(items)), found, reveal=reveal, progress=progress)
+    positions = _positions(found)
+    return np.sort(positions) if reveal == "receiver" else positions
 
 
 def send(
@@ -141,31 +143,83 @@ def send(
         ValueError: The array has another form. (An item that stands in it twice is found once.)
         ProtocolError: As in `receive`.
     """
-    items = _blocks(items)
+    found: list[Numbers] = []
+    send_set(channel, of_array(_blocks(items)), found, reveal=reveal, progress=progress)
+    return _positions(found) if reveal == "both" else None
+
+
+def receive_set(
+    channel: Channel,
+    items: KeySet,
+    found: Sink,
+    *,
+    reveal: Reveal = "receiver",
+    progress: Progress = _quiet,
+) -> None:
+    """`receive` for a set that need not be in memory, whose result goes where `found` takes it.
+
+    Args:
+        channel, reveal, progress: As in `receive`.
+        items: The set.
+        found: Gets the names of the items in the intersection, for "both" in the order shared with `send_set`.
+
+    Raises:
+        ValueError, ProtocolError: As in `receive`.
+        OSError: The set or the result is on a disk that fails.
+    """
+    sizes = _agree(channel, len(items), first=True)
+    if not sizes.receiver or not sizes.sender:
+        return
+    for number in range(TRIES):
+        seed = secrets.token_bytes(okvs.SEED_BYTES)
+        channel.send("psi.seed", seed)
+        layout = Layout(items.mixed(seed) if number else items, seed, sizes.shape)
+        if _starts_over(channel, layout.most > sizes.shape.capacity):
+            _refuse_duplicates(layout, sizes)
+            continue
+        progress("vole", 0, sizes.shape.length)
+        vole = Receiver(channel, sizes.shape.length)
+        if _exchange(channel, layout, vole, sizes, found, reveal, progress):
+            return
+        found.clear()
+    raise ProtocolError(f"no store for these items after {TRIES} seeds; run it again", step="psi.store")
+
+
+def send_set(
+    channel: Channel,
+    items: KeySet,
+    found: Sink,
+    *,
+    reveal: Reveal = "receiver",
+    progress: Progress = _quiet,
+) -> None:
+    """`send` for a set that need not be in memory; arguments and errors as in `receive_set`."""
     sizes = _agree(channel, len(items), first=False)
     if not sizes.receiver or not sizes.sender:
-        return np.empty(0, dtype=np.int64) if reveal == "both" else None
-    for _ in range(TRIES):
+        return
+    for number in range(TRIES):
         seed = bytes(channel.recv("psi.seed", size=okvs.SEED_BYTES))
-        parts = okvs.partition(items, seed, sizes.shape)
-        if int(np.diff(parts.start).max()) > sizes.room:
-            raise ProtocolError(
-                "a bin has more items than the bound, which happens once in 2^40 runs; run it again",
-                step="psi.tags",
-            )
+        layout = Layout(items.mixed(seed) if number else items, seed, sizes.shape)
+        if _starts_over(channel, layout.most > sizes.room):
+            continue
         progress("vole", 0, sizes.shape.length)
         vole = Sender(channel, sizes.shape.length)
-        orders = _answer(channel, parts, vole, sizes, progress)
-        if orders is None:
-            continue
-        return _heard(channel, parts, sizes, orders) if reveal == "both" else None
-    raise ProtocolError(f"the receiver found no store in {TRIES} tries; run it again", step="psi.store")
+        if _answer(channel, layout, vole, sizes, found, reveal, progress):
+            return
+        found.clear()
+    raise ProtocolError(f"no store was found in {TRIES} tries; run it again", step="psi.store")
 
 
 def _blocks(items: Blocks) -> Blocks:
     if items.ndim != 2 or items.shape[1] != 2 or items.dtype != np.uint64:
         raise ValueError(f"items: an (n, 2) uint64 array is needed, not {items.shape} {items.dtype}")
+    if len(items) > MOST_ITEMS:
+        raise ValueError(f"{len(items)} items; at most {MOST_ITEMS} can be intersected in one run")
     return np.ascontiguousarray(items)
+
+
+def _positions(found: list[Numbers]) -> Positions:
+    return np.concatenate(found).astype(np.int64) if found else np.empty(0, dtype=np.int64)
 
 
 def _agree(channel: Channel, own: int, *, first: bool) -> _Sizes:
@@ -184,184 +238,123 @@ def _agree(channel: Channel, own: int, *, first: bool) -> _Sizes:
     return _Sizes(receiver, sender, shape, room, mask_bytes(receiver, room))
 
 
+def _starts_over(channel: Channel, own: bool) -> bool:
+    """Whether either side's set overfills a bin under this seed, which both tell before anything is sent."""
+    channel.send("psi.fits", _START_OVER if own else _GO_ON)
+    other = _state(channel, "psi.fits")
+    return own or other == _START_OVER
+
+
+def _state(channel: Channel, step: str) -> bytes:
+    state = bytes(channel.recv(step, size=1))
+    if state not in (_GO_ON, _START_OVER):
+        raise ProtocolError("an unknown state came; install the same version at both", step=step)
+    return state
+
+
+def _refuse_duplicates(layout: Layout, sizes: _Sizes) -> None:
+    """Raise ValueError where it is keys standing twice that overfill a bin."""
+    if layout.most <= sizes.shape.capacity:
+        return
+    for _ in range(sizes.shape.bins):
+        rows = layout.take(1).rows
+        if len(rows) > sizes.shape.capacity:
+            okvs.refuse_duplicates(rows)
+
+
 # ---- receiver -----------------------------------------------------------------------------------------------------
 
 
 def _exchange(
-    channel: Channel, parts: okvs.Partition, vole: Receiver, sizes: _Sizes, progress: Progress, *, last: bool
-) -> tuple[list[Positions], list[Positions]]:
-    """For each bin: which of its rows match, and where they stand among the sender's tags."""
-    ready: queue.Queue[list[Blocks] | None] = queue.Queue()
-    mine: list[Positions] = []
-    theirs: list[Positions] = []
-    failed: list[BaseException] = []
-
-    def compare() -> None:
-        try:
-            for low, high in sizes.chunks:
-                own = ready.get()
-                if own is None:
-                    return
-                for tags, told in zip(own, _tags(channel, high - low, sizes), strict=True):
-                    rows, places = _match(tags, told)
-                    mine.append(rows)
-                    theirs.append(places)
-        except BaseException as error:  # noqa: BLE001 - it is raised in the caller's thread
-            failed.append(error)
-
-    thread = threading.Thread(target=compare, name="psi-compare", daemon=True)
-    thread.start()
-    try:
-        for tags in _store(channel, parts, vole, sizes, progress, last=last):
-            ready.put(tags)
-            if failed:
-                break
-    except BaseException:
-        # Tags of what was sent are still on their way, and nobody else may receive until they are here.
-        ready.put(None)
-        thread.join()
-        if failed:
-            # A channel whose receiver has failed is over for its sender too; the cause is what came first.
-            raise failed[0] from None
-        raise
-    thread.join()
-    if failed:
-        raise failed[0]
-    return mine, theirs
-
-
-def _store(
-    channel: Channel, parts: okvs.Partition, vole: Receiver, sizes: _Sizes, progress: Progress, *, last: bool
-) -> Iterator[list[Blocks]]:
-    """Send the masked store; for each message the own tags of its bins."""
-    for low, high in sizes.chunks:
-        first, end = int(parts.start[low]), int(parts.start[high])
-        rows = parts.rows[first:end]
-        values = np.empty_like(rows)
-        masks.values(rows, values)
-        try:
-            store = okvs.encode_bins(parts, low, high, values)
-        except okvs.EncodingFailed:
-            channel.send("psi.state", _START_OVER)
-            if last:
-                raise ProtocolError("no store for these items; run it again", step="psi.store") from None
-            raise
-        channel.send("psi.state", _GO_ON)
-        a, c = vole.take(len(store))
-        np.bitwise_xor(store, a, out=store)
-        channel.send("psi.store", store)
-        own = okvs.decode_bins(parts, low, high, np.ascontiguousarray(c))
-        masks.receiver_tags(own)
-        _cut(own, sizes.tag)
-        progress("exchange", high, sizes.shape.bins)
-        starts = parts.start[low : high + 1] - first
-        yield [own[starts[b] : starts[b + 1]] for b in range(high - low)]
-
-
-def _tags(channel: Channel, bins: int, sizes: _Sizes) -> Iterator[Blocks]:
-    packed = recv_array(channel, "psi.tags", np.uint8, bins, sizes.room, sizes.tag)
-    for each in packed:
-        tags = np.empty((sizes.room, 2), dtype=np.uint64)
-        masks.unpack(each, sizes.tag, tags)
-        yield tags
-
-
-def _match(own: Blocks, theirs: Blocks) -> tuple[Positions, Positions]:
-    table = np.empty(1 << (2 * len(theirs) - 1).bit_length(), dtype=np.int32)
-    found = np.empty(len(own), dtype=np.int64)
-    masks.match(theirs, own, table, found)
-    rows = np.flatnonzero(found >= 0)
-    return rows, found[rows]
-
-
-def _told(
     channel: Channel,
-    parts: okvs.Partition,
+    layout: Layout,
+    vole: Receiver,
     sizes: _Sizes,
-    mine: list[Positions],
-    theirs: list[Positions],
+    found: Sink,
     reveal: Reveal,
-) -> Positions:
-    """The result; for "both" the sender is told which of its tags matched."""
-    if reveal == "receiver":
-        found = np.zeros(len(parts.order), dtype=bool)
-        for b, rows in enumerate(mine):
-            found[parts.order[parts.start[b] + rows]] = True
-        return np.flatnonzero(found)
-    ordered = []
-    for b, (rows, places) in enumerate(zip(mine, theirs, strict=True)):
-        rank = np.argsort(places, kind="stable")
-        ordered.append(parts.order[parts.start[b] + rows[rank]].astype(np.int64))
-    marks = np.zeros((sizes.shape.bins, -(-sizes.room // 8)), dtype=np.uint8)
-    for b, places in enumerate(theirs):
-        bits = np.zeros(sizes.room, dtype=bool)
-        bits[places] = True
-        marks[b] = np.packbits(bits, bitorder="little")
-    channel.send("psi.matches", marks)
-    return np.concatenate(ordered)
+    progress: Progress,
+) -> bool:
+    """Send the masked store and compare the tags that come back; False where there is no store under this seed."""
+
+    def tell(matched: Matched) -> None:
+        found.append(matched.names(shared=reveal == "both"))
+        if reveal == "both":
+            channel.send("psi.matches", matched.marks(sizes.room))
+
+    with Comparing(channel, sizes.room, sizes.tag, LAG) as comparing:
+        for low, high in sizes.chunks:
+            part = layout.take(high - low)
+            values = np.empty_like(part.rows)
+            masks.values(part.rows, values)
+            try:
+                store = okvs.encode_bins(part, 0, high - low, values)
+            except okvs.EncodingFailed:
+                channel.send("psi.state", _START_OVER)
+                comparing.drain()
+                return False
+            channel.send("psi.state", _GO_ON)
+            a, c = vole.take(len(store))
+            np.bitwise_xor(store, a, out=store)
+            channel.send("psi.store", store)
+            own = okvs.decode_bins(part, 0, high - low, np.ascontiguousarray(c))
+            masks.receiver_tags(own)
+            cut(own, sizes.tag)
+            for matched in comparing.give(own, part):
+                tell(matched)
+            progress("exchange", high, sizes.shape.bins)
+        for matched in comparing.rest():
+            tell(matched)
+    return True
 
 
 # ---- sender ---------------------------------------------------------------------------------------------------------
 
 
 def _answer(
-    channel: Channel, parts: okvs.Partition, vole: Sender, sizes: _Sizes, progress: Progress
-) -> list[npt.NDArray[np.uint32]] | None:
-    """Send the tags; for each bin which row stands where. None when the receiver starts over."""
-    orders: list[npt.NDArray[np.uint32]] = []
+    channel: Channel,
+    layout: Layout,
+    vole: Sender,
+    sizes: _Sizes,
+    found: Sink,
+    reveal: Reveal,
+    progress: Progress,
+) -> bool:
+    """Send the tags; False when the receiver starts over."""
     width = sizes.shape.width
+    waiting: list[tuple[okvs.Partition, list[Numbers]]] = []
     for low, high in sizes.chunks:
-        state = bytes(channel.recv("psi.state", size=1))
-        if state == _START_OVER:
-            return None
-        if state != _GO_ON:
-            raise ProtocolError("an unknown state came; install the same version at both", step="psi.state")
+        if _state(channel, "psi.state") == _START_OVER:
+            return False
         masked = recv_array(channel, "psi.store", np.uint64, (high - low) * width, 2)
         store = vole.take(len(masked))
         add_scaled(store, masked, vole.delta)
-        tags = okvs.decode_bins(parts, low, high, store)
-        first = int(parts.start[low])
-        masks.sender_tags(parts.rows[first : first + len(tags)], vole.delta, tags)
+        part = layout.take(high - low)
+        tags = okvs.decode_bins(part, 0, high - low, store)
+        masks.sender_tags(part.rows, vole.delta, tags)
         packed = np.empty((high - low, sizes.room, sizes.tag), dtype=np.uint8)
-        starts = parts.start[low : high + 1] - first
-        for b in range(high - low):
-            orders.append(_fill(tags[starts[b] : starts[b + 1]], sizes, packed[b]))
+        orders = [
+            shuffled(tags[part.start[b] : part.start[b + 1]], sizes.tag, packed[b]) for b in range(high - low)
+        ]
         channel.send("psi.tags", packed)
+        if reveal == "both":
+            waiting.append((part, orders))
+            if len(waiting) > LAG:
+                found.append(_heard(channel, *waiting.pop(0), sizes.room))
         progress("exchange", high, sizes.shape.bins)
-    return orders
+    for each in waiting:
+        found.append(_heard(channel, *each, sizes.room))
+    return True
 
 
-def _fill(tags: Blocks, sizes: _Sizes, out: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
-    """One bin's tags and padding, in a secret random order; which of them stands where."""
-    padded = np.empty((sizes.room, 2), dtype=np.uint64)
-    padded[: len(tags)] = tags
-    padded[len(tags) :] = random_blocks(sizes.room - len(tags))
-    order = permutation(sizes.room, new_seed())
-    masks.pack(padded[order], sizes.tag, out)
-    return order.astype(np.uint32)
-
-
-def _heard(
-    channel: Channel, parts: okvs.Partition, sizes: _Sizes, orders: list[npt.NDArray[np.uint32]]
-) -> Positions:
-    marks = recv_array(channel, "psi.matches", np.uint8, sizes.shape.bins, -(-sizes.room // 8))
+def _heard(channel: Channel, part: okvs.Partition, orders: list[Numbers], room: int) -> Numbers:
+    """Names of the own items of a message whose tags the receiver says to have, in the order of the tags."""
+    marks = recv_array(channel, "psi.matches", np.uint8, len(orders), -(-room // 8))
     found = []
     for b, order in enumerate(orders):
-        bits = np.unpackbits(marks[b], bitorder="little", count=sizes.room).astype(bool)
-        rows = order[bits].astype(np.int64)
-        here = int(parts.start[b + 1] - parts.start[b])
-        if rows.size and rows.max() >= here:
+        rows = order[np.unpackbits(marks[b], bitorder="little", count=room).astype(bool)]
+        if rows.size and int(rows.max()) >= int(part.start[b + 1] - part.start[b]):
             raise ProtocolError(
                 "padding is said to match; the other side does not follow the protocol", step="psi.matches"
             )
-        found.append(parts.order[parts.start[b] + rows].astype(np.int64))
+        found.append(part.order[part.start[b] + rows])
     return np.concatenate(found)
-
-
-def _cut(tags: Blocks, size: int) -> None:
-    """Keep the first `size` bytes of each tag, in place."""
-    if size < 8:
-        tags[:, 0] &= np.uint64((1 << 8 * size) - 1)
-        tags[:, 1] = 0
-    elif size < 16:
-        tags[:, 1] &= np.uint64((1 << 8 * (size - 8)) - 1)

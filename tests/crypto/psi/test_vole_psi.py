@@ -12,14 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crypto.errors import ProtocolError
-from crypto.kernels import masks
-from crypto.kernels.aes import FIXED_KEY
-from crypto.kernels.blocks import add_scaled, blocks_from, gf_mul_reference, numbers_from, random_blocks
+from crypto.kernels.blocks import add_scaled, random_blocks
 from crypto.psi import okvs, okvs_shape, vole_psi
 from crypto.psi.okvs_shape import overflow_bound, shape_for
 from crypto.psi.parameters import mask_bytes
@@ -326,19 +323,40 @@ def test_a_store_that_always_fails_is_given_up_at_both_sides(
         assert isinstance(error, ProtocolError) and error.step == "psi.store" and "run it again" in str(error)
 
 
-def test_a_bin_above_its_bound_is_refused_by_the_sender(
+def test_bins_above_the_sender_s_bound_start_over_and_are_given_up(
     monkeypatch: pytest.MonkeyPatch, dealer: Dealer, small_bins: None
 ) -> None:
     monkeypatch.setattr(vole_psi, "overflow_bound", lambda items, bins: items // bins)
     items = random_items(500)
-    with pytest.raises(ProtocolError, match=r"psi\.tags: a bin has more items than the bound"):
-        meet(items, items)
+    left, right = both(
+        told(lambda channel: vole_psi.receive(channel, items)),
+        told(lambda channel: vole_psi.send(channel, items)),
+    )
+    for error in (left, right):
+        assert isinstance(error, ProtocolError) and error.step == "psi.store" and "run it again" in str(error)
+    assert not dealer.deals  # nothing was exchanged under any of the seeds
+
+
+@pytest.mark.parametrize("chosen", ["receiver", "sender"])
+def test_keys_that_were_chosen_to_fall_into_one_bin_start_over_with_mixed_keys(
+    chosen: str, dealer: Dealer, small_bins: None
+) -> None:
+    crowd, mine = random_items(300).copy(), random_items(500).copy()
+    crowd[:, 1] >>= np.uint64(8)
+    mine[:300] = crowd
+    other = random_items(500).copy()
+    other[:100], other[100:200] = mine[400:], mine[:100]
+    sets = (mine, other) if chosen == "receiver" else (other, mine)
+    left, right = ends()
+    here, there = meet_over(left, sets[0], right, sets[1], reveal="both")
+    assert sorted(here.tolist()) == expected(*sets) and np.array_equal(sets[0][here], sets[1][there])
+    assert steps(left, "psi.seed") == 2
 
 
 # ---- bad messages ---------------------------------------------------------------------------------------------------
 
-RECEIVER_SENDS = ("psi.sizes", "psi.seed", "psi.state", "psi.store", "psi.matches")
-SENDER_SENDS = ("psi.sizes", "psi.tags")
+RECEIVER_SENDS = ("psi.sizes", "psi.seed", "psi.fits", "psi.state", "psi.store", "psi.matches")
+SENDER_SENDS = ("psi.sizes", "psi.fits", "psi.tags")
 
 
 @pytest.mark.parametrize("change", ["short", "empty", "long", "other step"])
@@ -502,82 +520,3 @@ def test_where_a_match_stands_among_the_tags_changes_from_run_to_run(dealer: Dea
         places.add(tuple(here.tolist()))
         assert sorted(here.tolist()) == list(range(32))
     assert len(places) == 8
-
-
-# ---- the kernels beside plain Python --------------------------------------------------------------------------------
-
-NUMBER = st.integers(0, 2**128 - 1)
-TAG = 0x7465_6B73_616D
-
-
-def permuted(value: int) -> int:
-    cipher = Cipher(algorithms.AES(FIXED_KEY), modes.ECB()).encryptor()
-    return int.from_bytes(cipher.update(value.to_bytes(16, "little")), "little")
-
-
-def value_of(row: int) -> int:
-    return permuted(row) ^ row
-
-
-def tag_of(decoded: int) -> int:
-    inner = permuted(decoded)
-    return permuted(inner ^ TAG) ^ inner
-
-
-@settings(deadline=None)
-@given(st.lists(NUMBER, max_size=20))
-def test_values_are_the_permutation_and_the_row(rows: list[int]) -> None:
-    out = np.empty((len(rows), 2), dtype=np.uint64)
-    masks.values(blocks_from(rows), out)
-    assert numbers_from(out) == [value_of(row) for row in rows]
-
-
-@settings(deadline=None)
-@given(st.lists(NUMBER, max_size=20))
-def test_tags_of_the_receiver_are_the_hash_that_is_said(decoded: list[int]) -> None:
-    out = blocks_from(decoded)
-    masks.receiver_tags(out)
-    assert numbers_from(out) == [tag_of(one) for one in decoded]
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(NUMBER, NUMBER), max_size=20), NUMBER)
-def test_tags_of_the_sender_are_the_hash_less_the_value_times_delta(
-    pairs: list[tuple[int, int]], delta: int
-) -> None:
-    rows, decoded = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    out = blocks_from(decoded)
-    masks.sender_tags(blocks_from(rows), blocks_from([delta]), out)
-    assert numbers_from(out) == [tag_of(one ^ gf_mul_reference(value_of(row), delta)) for row, one in pairs]
-
-
-@settings(deadline=None)
-@given(st.lists(NUMBER, max_size=20), st.integers(1, 16))
-def test_packing_takes_the_first_bytes_and_unpacking_puts_zeros_behind(tags: list[int], size: int) -> None:
-    packed = np.empty((len(tags), size), dtype=np.uint8)
-    masks.pack(blocks_from(tags), size, packed)
-    assert packed.tobytes() == b"".join(tag.to_bytes(16, "little")[:size] for tag in tags)
-    back = np.full((len(tags), 2), 2**64 - 1, dtype=np.uint64)
-    masks.unpack(packed, size, back)
-    cut = [tag % 2 ** (8 * size) for tag in tags]
-    assert numbers_from(back) == cut
-    own = blocks_from(tags)
-    vole_psi._cut(own, size)
-    assert numbers_from(own) == cut
-
-
-@settings(deadline=None)
-@given(
-    # Few different low halves, so that tags meet in the table and differ in their high halves only.
-    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5)), unique=True, min_size=1, max_size=24),
-    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5)), max_size=24),
-)
-def test_a_match_is_found_where_python_finds_it(
-    theirs: list[tuple[int, int]], mine: list[tuple[int, int]]
-) -> None:
-    rows, places = vole_psi._match(
-        np.array(mine, dtype=np.uint64).reshape(-1, 2), np.array(theirs, dtype=np.uint64)
-    )
-    assert list(zip(rows.tolist(), places.tolist(), strict=True)) == [
-        (row, theirs.index(tag)) for row, tag in enumerate(mine) if tag in theirs
-    ]

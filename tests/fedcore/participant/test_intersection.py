@@ -2,117 +2,22 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv as pc
-import pyarrow.parquet as pq
 import pytest
 
 from crypto.errors import ProtocolError
-from crypto.psi import ecdh
 from crypto.psi.items import ItemRules
-from fedcore.errors import DataError, FedcoreError, JobError, PeerLost, ProtocolFailed
-from fedcore.participant import intersection
-from fedcore.participant.data.batches import file_data
-from fedcore.participant.intersection import PLANTED, RESULT, ROWS, Side, intersect
+from fedcore.errors import DataError, JobError, ProtocolFailed
+from fedcore.participant.intersection import PLANTED, RESULT, intersect, meeting
+from fedcore.participant.intersection import run as running
 from fedcore.peer.memory import MemoryChannel
-
-KEY = ("id",)
-
-
-def table(folder: Path, name: str, columns: dict[str, Any]) -> Path:
-    """A file with these columns; its suffix says which kind."""
-    file = folder / name
-    data = pa.table(columns)
-    if file.suffix == ".csv":
-        pc.write_csv(data, file)
-    else:
-        pq.write_table(data, file)
-    return file
-
-
-class Pair:
-    """Two parties with a file each; `run` gives both results, or what each raised."""
-
-    def __init__(self, folder: Path, left: dict[str, Any], right: dict[str, Any]) -> None:
-        self.folder = folder
-        self.files = (table(folder, "left.parquet", left), table(folder, "right.parquet", right))
-        self.out = (folder / "out-left", folder / "out-right")
-        self.options: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
-
-    def side(self, number: int, **options: Any) -> Side:
-        given = {
-            "role": ("receiver", "sender")[number],
-            "data": file_data(self.files[number]),
-            "key": KEY,
-            "session": "a test",
-            "protocol": "ecdh",
-            **options,
-            **self.options[number],
-        }
-        return Side(**given)
-
-    def told(self, **options: Any) -> list[Any]:
-        """Results and errors."""
-        ends = MemoryChannel.pair()
-        sides = [self.side(number, **options) for number in (0, 1)]
-
-        def party(number: int) -> Any:
-            try:
-                return intersect(lambda: ends[number], sides[number], self.out[number])
-            except FedcoreError as error:
-                ends[number].abort()
-                return error
-
-        with ThreadPoolExecutor(2) as pool:
-            return list(pool.map(party, (0, 1)))
-
-    def run(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        left, right = self.told(**options)
-        for each in (left, right):
-            if isinstance(each, Exception):
-                raise each
-        return left, right
-
-    def refused(self, **options: Any) -> str:
-        """The message of the side that found it; the other says the same, or that it was left alone."""
-        told = self.told(**options)
-        assert all(isinstance(each, ProtocolFailed | PeerLost) for each in told)
-        assert self.nothing_written()
-        return str(next(each for each in told if isinstance(each, ProtocolFailed)))
-
-    def nothing_written(self) -> bool:
-        return not [file for folder in self.out for file in folder.glob("*")]
-
-    def rows(self, number: int) -> list[tuple[int, int]]:
-        """Row and match, as they were written."""
-        found = pq.read_table(self.out[number] / ROWS).to_pydict()
-        return list(zip(found["row"], found["match"], strict=True))
-
-
-def matched(pair: Pair, left: list[Any], right: list[Any]) -> None:
-    """The rows that were written at both sides are those that Python finds, and belong together."""
-    groups: list[dict[int, set[Any]]] = []
-    for number, values in ((0, left), (1, right)):
-        written = pair.rows(number)
-        other = right if number == 0 else left
-        shared = {value for value in values if value is not None} & set(other)
-        assert sorted(row for row, _ in written) == [
-            row for row, value in enumerate(values) if value in shared
-        ]
-        by_match: dict[int, set[Any]] = {}
-        for row, match in written:
-            by_match.setdefault(match, set()).add(values[row])
-        groups.append(by_match)
-    assert groups[0] == groups[1] and all(len(values) == 1 for values in groups[0].values())
-
+from tests.fedcore.participant.intersecting import Pair, matched, table
 
 # ---- rows ---------------------------------------------------------------------------------------------------------
 
@@ -299,7 +204,7 @@ def test_versions_that_differ_are_both_named(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pair = Pair(tmp_path, {"id": [1]}, {"id": [1]})
-    real, lock, asked = intersection.Hello, threading.Lock(), []
+    real, lock, asked = meeting.Hello, threading.Lock(), []
 
     def hello(**given: Any) -> Any:
         with lock:
@@ -308,7 +213,7 @@ def test_versions_that_differ_are_both_named(
                 given[what] = {"version": 41, "table": "of 2031"}[what]
         return real(**given)
 
-    monkeypatch.setattr(intersection, "Hello", hello)
+    monkeypatch.setattr(meeting, "Hello", hello)
     said = pair.refused()
     assert {"version": "41", "table": "'of 2031'"}[what] in said and "install the same version" in said
     assert {"version": "psi ecdh version", "table": "parameter table"}[what] in said
@@ -322,76 +227,6 @@ def test_a_meeting_that_the_other_side_refuses_fails_as_a_protocol(tmp_path: Pat
 
     with pytest.raises(ProtocolFailed, match="connect: the two sides have different sessions"):
         intersect(meet, pair.side(0), pair.out[0])
-
-
-# ---- a run that goes wrong ------------------------------------------------------------------------------------------
-
-
-def losing(monkeypatch: pytest.MonkeyPatch, name: str, change: Callable[[Any], Any]) -> None:
-    """Change what one side's protocol returns."""
-    real = getattr(ecdh, name)
-    monkeypatch.setattr(ecdh, name, lambda *given, **options: change(real(*given, **options)))
-
-
-@pytest.mark.parametrize("name", ["receive", "send"])
-def test_a_run_that_loses_matches_fails_and_writes_nothing(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pair = Pair(tmp_path, {"id": range(100)}, {"id": range(100)})
-    losing(monkeypatch, name, lambda positions: positions[::2])
-    said = pair.refused(both=True)
-    assert "psi.check" in said and f"of {PLANTED} planted items came back" in said
-
-
-def test_a_cardinality_below_the_planted_items_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pair = Pair(tmp_path, {"id": [1]}, {"id": [2]})
-    losing(monkeypatch, "receive", lambda count: count - 1)
-    assert f"{PLANTED - 1} of {PLANTED} planted items" in pair.refused(reveal="cardinality")
-
-
-def test_counts_that_differ_fail_and_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pair = Pair(tmp_path, {"id": range(50)}, {"id": range(50)})
-    losing(monkeypatch, "send", lambda positions: positions[positions != positions.min()])
-    said = pair.refused(both=True)
-    assert "psi.check: this side found" in said and "50" in said and "49" in said
-
-
-@pytest.mark.parametrize("which", [ROWS, RESULT])
-def test_a_full_disk_leaves_nothing_behind(
-    which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pair = Pair(tmp_path, {"id": [1, 2]}, {"id": [1]})
-    full = OSError(errno.ENOSPC, "No space left on device")
-
-    def half_table(data: Any, file: Path) -> None:
-        file.write_bytes(b"half")
-        raise full
-
-    def half_text(file: Path, text: str) -> None:
-        file.write_bytes(b"half")
-        raise full
-
-    if which == ROWS:
-        monkeypatch.setattr(intersection.pq, "write_table", half_table)
-    else:
-        monkeypatch.setattr(Path, "write_text", half_text)
-    left, _ = pair.told()
-    assert isinstance(left, DataError) and left.step == "write"
-    assert f"{which} could not be written (No space left on device)" in str(left)
-    assert list(pair.out[0].iterdir()) == []
-
-
-def test_an_older_result_goes_once_the_parties_agree_and_not_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pair = Pair(tmp_path, {"id": ["1", "2"]}, {"id": ["1"]})
-    pair.run()
-    pair.options = ({"rules": ItemRules(trim=True)}, {})
-    pair.told()
-    assert {file.name for file in pair.out[0].iterdir()} == {ROWS, RESULT}
-    pair.options = ({}, {})
-    losing(monkeypatch, "receive", lambda positions: positions[:-5])
-    pair.refused()
 
 
 # ---- result.json ----------------------------------------------------------------------------------------------------
@@ -417,7 +252,8 @@ def test_the_result_file_says_what_was_done_and_what_it_cost(protocol: str, tmp_
     assert json.loads((pair.out[0] / RESULT).read_text()) == result
     assert set(result) == {
         "kind", "session", "role", "protocol", "reveal", "to", "rules", "rows", "nulls", "duplicates", "items",
-        "intersection", "matched_rows", "self_check", "phases", "compile_seconds", "peak_memory_bytes", "bytes",
+        "intersection", "matched_rows", "self_check", "phases", "compile_seconds", "peak_memory_bytes", "spilled_bytes",
+        "bytes",
     }  # fmt: skip
     assert (result["kind"], result["session"], result["role"]) == ("psi", "a test", "receiver")
     assert result["protocol"]["name"] == protocol and result["protocol"]["parameters"] == 1
@@ -433,8 +269,8 @@ def test_the_result_file_says_what_was_done_and_what_it_cost(protocol: str, tmp_
 def test_the_planted_items_are_others_in_every_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pair = Pair(tmp_path, {"id": [1]}, {"id": [1]})
     seeds: list[bytes] = []
-    real = intersection.planted
-    monkeypatch.setattr(intersection, "planted", lambda count, seed: seeds.append(seed) or real(count, seed))
+    real = running.planted
+    monkeypatch.setattr(running, "planted", lambda count, seed: seeds.append(seed) or real(count, seed))
     pair.run()
     pair.run()
     assert len(seeds) == 4 and len(set(seeds)) == 2
