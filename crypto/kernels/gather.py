@@ -1,6 +1,7 @@
 """Ten rows of a table, combined: the inner loop of the LPN code, a vector operation for each row.
 
-Over the field the j-th row is multiplied by x^j. The products are added unreduced, 138 bits wide, and reduced once.
+Over a field the j-th row is multiplied by x^j. The products are added unreduced, ten bits wider than the field, and
+reduced once.
 """
 
 from __future__ import annotations
@@ -16,11 +17,15 @@ from crypto.kernels.compiled import kernel
 TERMS = 10
 
 
-def _combined(words: int, field: bool) -> Any:
-    """An intrinsic (table (k, words) uint64 C-contiguous, ten places) -> sums of `words` words, and the words above.
+def _combined(words: int, degree: int) -> Any:
+    """An intrinsic (table (k, words) uint64 C-contiguous, ten places) -> sums of `words` words.
 
-    Over bits the words above are not there.
+    Args:
+        words: Of a row.
+        degree: Of the field, over GF(2): 1 for bits, which are only added; 64 for elements of a word; 128 for those
+            of two words, whose sums are not reduced: the words above them follow.
     """
+    open_above = degree == 128
 
     @intrinsic
     def combine(
@@ -37,7 +42,7 @@ def _combined(words: int, field: bool) -> Any:
         p8: Any,
         p9: Any,
     ) -> Any:
-        kind = types.UniTuple(types.uint64, words + (words // 2 if field else 0))
+        kind = types.UniTuple(types.uint64, words + (words // 2 if open_above else 0))
         takes = [types.Array(types.uint64, 2, "C", readonly=not table.mutable)] + [types.uint64] * TERMS
 
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -56,15 +61,21 @@ def _combined(words: int, field: bool) -> Any:
                 at = builder.gep(start, [builder.mul(place, ir.Constant(word, words))])
                 row = builder.load(builder.bitcast(at, vector.as_pointer()))
                 row.align = 8
-                if field and j:
+                if degree > 1 and j:
                     left = ir.Constant(vector, [j] * words)
                     right = ir.Constant(vector, [64 - j] * words)
                     carry = builder.lshr(row, right)
-                    row = builder.xor(builder.shl(row, left), builder.shuffle_vector(carry, zero, up))
+                    row = builder.shl(row, left)
+                    if open_above:
+                        row = builder.xor(row, builder.shuffle_vector(carry, zero, up))
                     above = builder.xor(above, carry)
                 total = builder.xor(total, row)
+            if degree == 64:
+                # x^64 = x^4 + x^3 + x + 1, and at most nine bits are above.
+                for by in (0, 1, 3, 4):
+                    total = builder.xor(total, builder.shl(above, ir.Constant(vector, [by] * words)))
             parts = [builder.extract_element(total, ir.Constant(index, w)) for w in range(words)]
-            if field:
+            if open_above:
                 parts += [builder.extract_element(above, ir.Constant(index, w)) for w in range(1, words, 2)]
             return context.make_tuple(builder, kind, parts)
 
@@ -73,9 +84,11 @@ def _combined(words: int, field: bool) -> Any:
     return combine
 
 
-combine_bits = _combined(2, field=False)
-combine_field = _combined(2, field=True)
-combine_field_pairs = _combined(4, field=True)
+combine_bits = _combined(2, degree=1)
+combine_field = _combined(2, degree=128)
+combine_field_pairs = _combined(4, degree=128)
+combine_words = _combined(2, degree=64)
+combine_words_pairs = _combined(4, degree=64)
 
 
 @kernel(inline="always")

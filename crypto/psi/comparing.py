@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -12,13 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from crypto.channel import Channel, recv_array
-from crypto.kernels import masks
+from crypto.errors import ProtocolError
 from crypto.psi.okvs import Partition
+from crypto.psi.sizes import Sizes
 from crypto.psi.tags import match
 
 Blocks = npt.NDArray[np.uint64]
 Positions = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.uint32]
+Unpack = Callable[[npt.NDArray[np.uint8], Sizes], Blocks | None]
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,13 @@ class Comparing:
 
     Args:
         channel: Its receiving direction is this thread's alone meanwhile.
-        room: Tags in a bin.
-        tag: Bytes of a tag.
+        sizes: Of the run.
+        unpack: From the bytes of a bin to its tags, (room, 2) uint64, or None where they are none.
         lag: Messages that may wait to be compared.
     """
 
-    def __init__(self, channel: Channel, room: int, tag: int, lag: int) -> None:
-        self._channel, self._room, self._tag, self._lag = channel, room, tag, lag
+    def __init__(self, channel: Channel, sizes: Sizes, unpack: Unpack, lag: int) -> None:
+        self._channel, self._sizes, self._unpack, self._lag = channel, sizes, unpack, lag
         self._given: queue.Queue[tuple[Blocks, Partition] | None] = queue.Queue()
         self._done: queue.Queue[Matched | BaseException] = queue.Queue()
         self._open = 0
@@ -120,11 +122,15 @@ class Comparing:
 
     def _compare(self, own: Blocks, part: Partition) -> Matched:
         bins = len(part.start) - 1
-        packed = recv_array(self._channel, "psi.tags", np.uint8, bins, self._room, self._tag)
+        packed = recv_array(self._channel, "psi.tags", np.uint8, bins, self._sizes.code)
         rows, places = [], []
-        theirs = np.empty((self._room, 2), dtype=np.uint64)
         for b in range(bins):
-            masks.unpack(packed[b], self._tag, theirs)
+            theirs = self._unpack(packed[b], self._sizes)
+            if theirs is None:
+                raise ProtocolError(
+                    "tags came that are not in order; the other side does not follow the protocol",
+                    step="psi.tags",
+                )
             mine, there = match(own[part.start[b] : part.start[b + 1]], theirs)
             rows.append(mine)
             places.append(there)

@@ -1,6 +1,7 @@
 """The code of primal LPN: each output is a combination of ten entries of a short secret, at public random places.
 
-Over bits the entries are added. Over GF(2^128) the j-th is multiplied by x^j first (see `parameters.LPN`).
+Over bits the entries are added. Over GF(2^128), or over GF(2^64) word by word, the j-th is multiplied by x^j first
+(see `parameters.LPN` for why).
 """
 
 from __future__ import annotations
@@ -13,7 +14,14 @@ import numpy.typing as npt
 from crypto.kernels.aes import FIXED_KEY, fixed
 from crypto.kernels.blocks import u64
 from crypto.kernels.compiled import kernel
-from crypto.kernels.gather import combine_bits, combine_field, combine_field_pairs, reduce_above
+from crypto.kernels.gather import (
+    combine_bits,
+    combine_field,
+    combine_field_pairs,
+    combine_words,
+    combine_words_pairs,
+    reduce_above,
+)
 
 Blocks = npt.NDArray[np.uint64]
 WEIGHT = 10
@@ -79,6 +87,38 @@ def add_field_pairs(seed: Any, first: Any, secret: Any, out: Any) -> None:
         out[i, 0] ^= reduce_above(x0, above)
         out[i, 1] ^= x1
         out[i, 2] ^= reduce_above(y0, over)
+        out[i, 3] ^= y1
+
+
+@kernel
+def add_words(seed: Any, first: Any, secret: Any, out: Any) -> None:
+    """`add_field` over GF(2^64): each word of `secret` (k, 2) is an element, x a generator of GF(2^64)."""
+    m = u64(secret.shape[0] - 1)
+    s, t = u64(21), u64(42)
+    for i in range(out.shape[0]):
+        a, b, c, d = _words(seed, first + u64(i))
+        x0, x1 = combine_words(
+            secret, a & m, (a >> s) & m, (a >> t) & m, b & m, (b >> s) & m, (b >> t) & m,
+            c & m, (c >> s) & m, (c >> t) & m, d & m,
+        )  # fmt: skip
+        out[i, 0] ^= x0
+        out[i, 1] ^= x1
+
+
+@kernel
+def add_words_pairs(seed: Any, first: Any, secret: Any, out: Any) -> None:
+    """`add_words` for two vectors that lie side by side: `secret` (k, 4), `out` (n, 4)."""
+    m = u64(secret.shape[0] - 1)
+    s, t = u64(21), u64(42)
+    for i in range(out.shape[0]):
+        a, b, c, d = _words(seed, first + u64(i))
+        x0, x1, y0, y1 = combine_words_pairs(
+            secret, a & m, (a >> s) & m, (a >> t) & m, b & m, (b >> s) & m, (b >> t) & m,
+            c & m, (c >> s) & m, (c >> t) & m, d & m,
+        )  # fmt: skip
+        out[i, 0] ^= x0
+        out[i, 1] ^= x1
+        out[i, 2] ^= y0
         out[i, 3] ^= y1
 
 

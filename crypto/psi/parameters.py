@@ -64,9 +64,16 @@ LPN = {
 
 Source: emp-ot, `tuning.h`, 2026, which replaced the sets of Ferret (Yang, Weng, Lan, Zhang, Wang, CCS 2020,
 eprint 2020/924) after the algebraic attacks of eprint 2025/1476. The sets are for noise and code over GF(2). Over
-GF(2^128) the code's entries here are powers of x, so that the 128 components of the field mix: with entries of 0
-and 1 they would be 128 separate instances over GF(2) that share their noise places (Liu, Wang, Yang, Yu,
-EUROCRYPT 2024, eprint 2022/712).
+GF(2^n), n = 128 or 64, the code's entries here are powers of x: with entries of 0 and 1 each of the n components
+would be an instance over GF(2) of its own, with the same noise places but only about half of the noise left in it
+(Liu, Wang, Yang, Yu, EUROCRYPT 2024, eprint 2022/712).
+
+No linear map takes the field instance to a smaller one with the same code: it would have to commute with x, its
+kernel would be closed under x and so an ideal of GF(2)[x] modulo the irreducible polynomial of x, which is 0 or all.
+Projecting onto m components costs more too, since x^0 to x^9 bring min(n, m + 9) components of the secret with them:
+Gauss then guesses min(n, m + 9) / m times as many noise-free rows as over the whole field, at (1 - 2^-m) of the
+noise, and the product is at least 1 for every m. This is an argument about those attacks; nobody has published
+an estimate for this code over a large field, and that the numbers made for GF(2) hold there is an assumption.
 """
 
 

@@ -1,38 +1,45 @@
-"""Vector oblivious linear evaluation over GF(2^128): b + D a = c, from a few public-key operations.
+"""Vector oblivious linear evaluation: b + D a = c over a field, from a few public-key operations.
 
 After the protocol the sender holds D and b, the receiver a and c, with c = b + D a for every place; a, b and D look
-random, neither learns more. Both learn the length.
+random, neither learns more. Both learn the length. a is in B, the others in an extension F of it (`vole_field`):
+B = F = GF(2^128), or the half of it as a subfield.
 
     1. 128 base transfers; the sender's choices are the bits of D                              `base_ot`
     2. bit correlations M = K + r D by extension (IKNP), enough to start step 3                `_extend`
-    3. many bit correlations by LPN over GF(2): sets b10, then b13                             `vole_rounds`
-    4. 128 of them make one correlation over the field (a = sum x^i r_i), enough to start step 5
-    5. many field correlations by LPN over GF(2^128): set b10, then b12 where many are wanted  `vole_rounds`
+    3. many bit correlations by LPN over GF(2): set b10, then b12 or b13                       `vole_rounds`
+    4. as many of them as B has bits make one correlation over the field (a = sum x^i r_i), enough to start step 5
+    5. many field correlations by LPN over B: set b10, then b12 where many are wanted          `vole_rounds`
 
 Steps 3 and 5 send one block for each level of each noise tree (`ggm`): 1.9 MB to start, 0.3 MB for each 6 million
-correlations. Semi-honest parties. D has its lowest bit set, which says which of K and M + D a bit is.
+correlations. The messages of all rounds travel at the start, so that both sides may then take rows whenever they
+like. A round starts from the first rows of the one before; they are expanded once for its messages and again when it
+is its turn, so that whatever the length, two rounds' secrets at most are in memory (8 MB each), and 0.4 MB for each
+round to come.
+
+Semi-honest parties. D has its lowest bit set, which says which of K and M + D a bit is.
 
 Source: Ishai, Kilian, Nissim, Petrank, CRYPTO 2003 (step 2); Boyle et al., CCS 2018 and 2019, and Yang et al.
-("Ferret"), CCS 2020, for 3 and 5; Weng et al. ("Wolverine"), IEEE S&P 2021, figure 7, for the field; step 4 is
-linearity. Parameters and assumption: `parameters.LPN`.
+("Ferret"), CCS 2020, for 3 and 5; Weng et al. ("Wolverine"), IEEE S&P 2021, figure 7, for the field and its
+subfield; step 4 is linearity. Parameters and assumption: `parameters.LPN`.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
-from itertools import chain
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from crypto.channel import Channel, recv_array
 from crypto.kernels.aes import Generator
-from crypto.kernels.blocks import gf_double, random_blocks, u64
+from crypto.kernels.blocks import random_blocks, u64
 from crypto.kernels.compiled import kernel
 from crypto.psi.base_ot import receive_keys, send_keys
 from crypto.psi.parameters import KAPPA, LPN, Lpn
+from crypto.psi.vole_field import GF128, Field, pack_choices
 from crypto.psi.vole_rounds import ReceiverRound, SenderRound
 
 Blocks = npt.NDArray[np.uint64]
@@ -94,32 +101,7 @@ def _bits_of(delta: Blocks) -> list[int]:
     return [number >> i & 1 for i in range(KAPPA)]
 
 
-# ---- step 4: bits to the field --------------------------------------------------------------------------------
-
-
-@kernel
-def _pack(bits: Any, out: Any) -> None:
-    """`out[i] = sum_j x^j bits[128 i + j]`: (128 n, 2) to (n, 2)."""
-    for i in range(out.shape[0]):
-        a = bits[128 * i + 127, 0]
-        b = bits[128 * i + 127, 1]
-        for j in range(126, -1, -1):
-            a, b = gf_double(a, b)
-            a ^= bits[128 * i + j, 0]
-            b ^= bits[128 * i + j, 1]
-        out[i, 0] = a
-        out[i, 1] = b
-
-
-@kernel
-def _pack_choices(bits: Any, out: Any) -> None:
-    """`out[i] = sum_j x^j r_j`, r the lowest bits: (128 n, 2) to (n, 2)."""
-    for i in range(out.shape[0]):
-        for half in range(2):
-            word = u64(0)
-            for j in range(64):
-                word |= (bits[128 * i + 64 * half + j, 0] & u64(1)) << u64(j)
-            out[i, half] = word
+# ---- steps 3 and 5: rounds ------------------------------------------------------------------------------------
 
 
 class _Stream:
@@ -157,25 +139,71 @@ def _next_shape(left: int, here: int) -> Lpn | None:
     return small if left - (here - small.base) <= small.rows else LPN["b12"]
 
 
-def _all_rounds(
-    make: Callable[[Lpn, Blocks], Iterator[Blocks]], base: Blocks, length: int
-) -> Iterator[Blocks]:
-    """Rows of as many rounds over the field as `length` needs.
+def _field_shapes(length: int) -> list[Lpn]:
+    """The sets of the rounds over the field that make so many rows."""
+    shapes = [LPN["b10"]]
+    here = shapes[0].rows
+    while (following := _next_shape(length, here)) is not None:
+        length -= here - following.base
+        shapes.append(following)
+        here = following.rows
+    return shapes
 
-    The messages of all rounds travel now, so that both sides may then take rows whenever they like: each round
-    starts from the first rows of the one before.
+
+def _bit_shapes(count: int) -> list[Lpn]:
+    """The sets of the rounds over bits that make so many, behind the first one."""
+    if count <= LPN["b12"].rows:
+        return [LPN["b12"]]
+    large = LPN["b13"]
+    return [large] * max(1, -(-(count - large.bit_base) // (large.rows - large.bit_base)))
+
+
+class _Round(Protocol):
+    def pieces(self, base: Blocks) -> Iterator[Blocks]: ...
+
+
+def _started(
+    make: Callable[[Lpn, Blocks], _Round], base: Blocks, shapes: Sequence[Lpn], sizes: Sequence[int]
+) -> deque[tuple[_Round, int]]:
+    """Let the messages of these rounds travel.
+
+    Args:
+        make: Makes a round from its base.
+        base: Of the first.
+        shapes: Of the rounds.
+        sizes: Of their bases.
+
+    Returns:
+        The rounds, which hold no secret, and of each how many rows the next one starts from.
     """
-    streams: list[_Stream] = []
-    shape: Lpn | None = LPN["b10"]
-    while shape is not None:
-        stream, here = _Stream(make(shape, base), base.shape[1]), shape.rows
-        shape = _next_shape(length, here)
-        if shape is not None:
-            base = stream.take(shape.base)
-            here -= shape.base
-        length -= here
-        streams.append(stream)
-    return chain.from_iterable(stream.rest() for stream in streams)
+    rounds: deque[tuple[_Round, int]] = deque()
+    for shape, following in zip(shapes, [*sizes[1:], 0], strict=True):
+        made = make(shape, base)
+        rounds.append((made, following))
+        if following:
+            base = _Stream(made.pieces(base), base.shape[1]).take(following)
+    return rounds
+
+
+def _rows(rounds: deque[tuple[_Round, int]], base: Blocks) -> Iterator[Blocks]:
+    """The rows of rounds that were started, but for those that the next round starts from, from the first base on."""
+    while rounds:
+        made, following = rounds.popleft()
+        stream = _Stream(made.pieces(base), base.shape[1])
+        base = stream.take(following)
+        yield from stream.rest()
+
+
+class _Plan:
+    """How many rounds there are, and from how many bits."""
+
+    def __init__(self, length: int, field: Field) -> None:
+        self.few = LPN["b10"]
+        self.field = _field_shapes(length)
+        self.field_sizes = [shape.base for shape in self.field]
+        trees = sum(shape.trees * shape.depth for shape in self.field)
+        self.bits = _bit_shapes(field.degree * self.few.base + trees)
+        self.bit_sizes = [shape.bit_base for shape in self.bits]
 
 
 # ---- the two roles --------------------------------------------------------------------------------------------
@@ -185,28 +213,33 @@ class Sender:
     """Holds D and makes b, piece by piece.
 
     Args:
-        channel: To the receiver, who makes a `Receiver` of the same length at the same time.
+        channel: To the receiver, who makes a `Receiver` of the same length and field at the same time.
         length: Correlations that will be taken in all.
+        field: B and F.
 
     Attributes:
         delta: D, (1, 2) uint64. Secret.
     """
 
-    def __init__(self, channel: Channel, length: int) -> None:
-        self._channel = channel
+    def __init__(self, channel: Channel, length: int, field: Field = GF128) -> None:
+        self._channel, self._field = channel, field
         self.delta = random_blocks(1)
         self.delta[0, 0] |= u64(1)
         self._rounds = 0
         keys = receive_keys(channel, "vole.base", _bits_of(self.delta))
-        few = LPN["b10"]
-        bits = _extend_send(channel, self.delta, keys, few.bit_base)
-        bits = _Stream(self._round(few, bits, None).pieces(), 2).take(LPN["b13"].bit_base)
-        self._bits = _Stream(self._round(LPN["b13"], bits, None).pieces(), 2)
-        base = np.empty((few.base, 2), dtype=np.uint64)
-        for at in range(0, few.base, 4096):
+        plan = _Plan(length, field)
+        bits = _extend_send(channel, self.delta, keys, plan.few.bit_base)
+        bits = _Stream(self._over_bits(plan.few, bits).pieces(bits), 2).take(plan.bit_sizes[0])
+        many = _Stream(_rows(_started(self._over_bits, bits, plan.bits, plan.bit_sizes), bits), 2)
+        base = np.empty((plan.few.base, 2), dtype=np.uint64)
+        for at in range(0, len(base), 4096):
             some = base[at : at + 4096]
-            _pack(self._bits.take(KAPPA * len(some)), some)
-        self._out = _Stream(self._field(base, length), 2)
+            field.pack(many.take(field.degree * len(some)), some)
+
+        def over_field(shape: Lpn, base: Blocks) -> _Round:
+            return self._round(shape, many.take(shape.trees * shape.depth), base)
+
+        self._out = _Stream(_rows(_started(over_field, base, plan.field, plan.field_sizes), base), 2)
 
     def __repr__(self) -> str:
         return "Sender(delta=<hidden>)"
@@ -215,16 +248,12 @@ class Sender:
         """The next `count` entries of b, (count, 2) uint64."""
         return self._out.take(count)
 
-    def _round(self, shape: Lpn, keys: Blocks, base: Blocks | None) -> SenderRound:
-        self._rounds += 1
-        return SenderRound(self._channel, shape, self.delta, keys, base, self._rounds)
+    def _over_bits(self, shape: Lpn, bits: Blocks) -> _Round:
+        return self._round(shape, bits, None)
 
-    def _field(self, base: Blocks, length: int) -> Iterator[Blocks]:
-        return _all_rounds(
-            lambda shape, base: self._round(shape, self._bits.take(shape.trees * shape.depth), base).pieces(),
-            base,
-            length,
-        )
+    def _round(self, shape: Lpn, keys: Blocks, base: Blocks | None) -> _Round:
+        self._rounds += 1
+        return SenderRound(self._channel, shape, self.delta, keys, base, self._rounds, self._field)
 
 
 class Receiver:
@@ -233,38 +262,42 @@ class Receiver:
     Args:
         channel: To the sender.
         length: Correlations that will be taken in all.
+        field: B and F.
     """
 
-    def __init__(self, channel: Channel, length: int) -> None:
-        self._channel = channel
+    def __init__(self, channel: Channel, length: int, field: Field = GF128) -> None:
+        self._channel, self._field = channel, field
         self._rounds = 0
         keys = send_keys(channel, "vole.base", KAPPA)
-        few = LPN["b10"]
-        bits = _extend_receive(channel, keys, few.bit_base)
-        bits = _Stream(self._round(few, bits, None).pieces(), 2).take(LPN["b13"].bit_base)
-        self._bits = _Stream(self._round(LPN["b13"], bits, None).pieces(), 2)
-        base = np.empty((few.base, 4), dtype=np.uint64)
-        for at in range(0, few.base, 4096):
-            some = self._bits.take(KAPPA * len(base[at : at + 4096]))
-            _pack_choices(some, base[at : at + 4096, :2])
-            _pack(some, base[at : at + 4096, 2:])
-        self._out = _Stream(self._field(base, length), 4)
+        plan = _Plan(length, field)
+        bits = _extend_receive(channel, keys, plan.few.bit_base)
+        bits = _Stream(self._over_bits(plan.few, bits).pieces(bits), 2).take(plan.bit_sizes[0])
+        many = _Stream(_rows(_started(self._over_bits, bits, plan.bits, plan.bit_sizes), bits), 2)
+        base = np.empty((plan.few.base, 4), dtype=np.uint64)
+        for at in range(0, len(base), 4096):
+            some = many.take(field.degree * len(base[at : at + 4096]))
+            pack_choices(some, field.degree, base[at : at + 4096, :2])
+            field.pack(some, base[at : at + 4096, 2:])
+
+        def over_field(shape: Lpn, base: Blocks) -> _Round:
+            return self._round(shape, many.take(shape.trees * shape.depth), base)
+
+        self._out = _Stream(_rows(_started(over_field, base, plan.field, plan.field_sizes), base), 4)
 
     def __repr__(self) -> str:
         return "Receiver(<hidden>)"
 
     def take(self, count: int) -> tuple[Blocks, Blocks]:
-        """The next `count` entries of a and of c, (count, 2) uint64 each (views of one array)."""
+        """The next `count` entries of a and of c, (count, 2) uint64 each (views of one array).
+
+        Over a subfield B of 64 bits an entry of a is its first word; the second is zero.
+        """
         both = self._out.take(count)
         return both[:, :2], both[:, 2:]
 
-    def _round(self, shape: Lpn, keys: Blocks, base: Blocks | None) -> ReceiverRound:
-        self._rounds += 1
-        return ReceiverRound(self._channel, shape, keys, base, self._rounds)
+    def _over_bits(self, shape: Lpn, bits: Blocks) -> _Round:
+        return self._round(shape, bits, None)
 
-    def _field(self, base: Blocks, length: int) -> Iterator[Blocks]:
-        return _all_rounds(
-            lambda shape, base: self._round(shape, self._bits.take(shape.trees * shape.depth), base).pieces(),
-            base,
-            length,
-        )
+    def _round(self, shape: Lpn, keys: Blocks, base: Blocks | None) -> _Round:
+        self._rounds += 1
+        return ReceiverRound(self._channel, shape, keys, base, self._rounds, self._field)

@@ -31,7 +31,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
@@ -39,15 +38,12 @@ import numpy.typing as npt
 
 from crypto.channel import Channel, recv_array
 from crypto.errors import ProtocolError
-from crypto.kernels import masks
-from crypto.kernels.blocks import add_scaled
-from crypto.psi import okvs
+from crypto.psi import okvs, wide
 from crypto.psi.bins import KeySet, Layout, of_array
 from crypto.psi.comparing import Comparing, Matched
-from crypto.psi.okvs_shape import Shape, overflow_bound, shape_for
-from crypto.psi.parameters import mask_bytes
-from crypto.psi.tags import cut, shuffled
+from crypto.psi.sizes import Sizes
 from crypto.psi.vole import Receiver, Sender
+from crypto.psi.vole_field import Field
 
 Blocks = npt.NDArray[np.uint64]
 Positions = npt.NDArray[np.int64]
@@ -75,28 +71,44 @@ class Sink(Protocol):
         """Forget what was told: the run starts over."""
 
 
-@dataclass(frozen=True)
-class _Sizes:
-    """What both sides know of the sizes.
+class Steps(Protocol):
+    """What `wide` and `compact` do in their own ways."""
 
-    Args:
-        receiver, sender: Items.
-        shape: Of the receiver's store.
-        room: Tags in a bin, padding included.
-        tag: Bytes of a tag.
-    """
+    FIELD: Field
+    WORDS: int
 
-    receiver: int
-    sender: int
-    shape: Shape
-    room: int
-    tag: int
+    def check_sizes(self, receiver: int, sender: int) -> Sizes:
+        """See `wide.check_sizes`."""
 
-    @property
-    def chunks(self) -> list[tuple[int, int]]:
-        """First bin and the one behind the last of each message."""
-        bins = self.shape.bins
-        return [(low, min(low + CHUNK, bins)) for low in range(0, bins, CHUNK)]
+    def store_of(self, parts: okvs.Partition, first: int, last: int, a: Blocks) -> Blocks:
+        """See `wide.store_of`."""
+
+    def receiver_tags(self, parts: okvs.Partition, first: int, last: int, c: Blocks, bits: int) -> Blocks:
+        """See `wide.receiver_tags`."""
+
+    def unpack_bin(self, code: npt.NDArray[np.uint8], sizes: Sizes) -> Blocks | None:
+        """See `wide.unpack_bin`."""
+
+    def sender_tags(
+        self,
+        parts: okvs.Partition,
+        first: int,
+        last: int,
+        masked: Blocks,
+        b: Blocks,
+        delta: Blocks,
+        bits: int,
+    ) -> Blocks:
+        """See `wide.sender_tags`."""
+
+    def pack_bin(self, tags: Blocks, sizes: Sizes) -> tuple[npt.NDArray[np.uint8], Numbers]:
+        """See `wide.pack_bin`."""
+
+
+def _chunks(sizes: Sizes) -> list[tuple[int, int]]:
+    """First bin and the one behind the last of each message."""
+    bins = sizes.shape.bins
+    return [(low, min(low + CHUNK, bins)) for low in range(0, bins, CHUNK)]
 
 
 def _quiet(phase: str, done: int, of: int) -> None:
@@ -104,7 +116,12 @@ def _quiet(phase: str, done: int, of: int) -> None:
 
 
 def receive(
-    channel: Channel, items: Blocks, *, reveal: Reveal = "receiver", progress: Progress = _quiet
+    channel: Channel,
+    items: Blocks,
+    *,
+    reveal: Reveal = "receiver",
+    progress: Progress = _quiet,
+    steps: Steps = wide,
 ) -> Positions:
     """The side that learns the result.
 
@@ -113,6 +130,7 @@ def receive(
         items: (n, 2) uint64, distinct, hashes of 128 bits; any n below 2^32.
         reveal: Who learns the result, the same on both sides.
         progress: Told how far it is.
+        steps: `wide`, or `compact` for fewer bytes; the same on both sides.
 
     Returns:
         Positions in `items` that are in the intersection, (k,) int64: ascending, or for "both" in an order shared
@@ -123,18 +141,23 @@ def receive(
         ProtocolError: The other side sent what the protocol does not allow.
     """
     found: list[Numbers] = []
-    receive_set(channel, of_array(_blocks(items)), found, reveal=reveal, progress=progress)
+    receive_set(channel, of_array(_blocks(items)), found, reveal=reveal, progress=progress, steps=steps)
     positions = _positions(found)
     return np.sort(positions) if reveal == "receiver" else positions
 
 
 def send(
-    channel: Channel, items: Blocks, *, reveal: Reveal = "receiver", progress: Progress = _quiet
+    channel: Channel,
+    items: Blocks,
+    *,
+    reveal: Reveal = "receiver",
+    progress: Progress = _quiet,
+    steps: Steps = wide,
 ) -> Positions | None:
     """The other side.
 
     Args:
-        channel, items, reveal, progress: As in `receive`.
+        channel, items, reveal, progress, steps: As in `receive`.
 
     Returns:
         None, or for "both" the positions in `items` of the intersection in the order shared with `receive`.
@@ -144,7 +167,7 @@ def send(
         ProtocolError: As in `receive`.
     """
     found: list[Numbers] = []
-    send_set(channel, of_array(_blocks(items)), found, reveal=reveal, progress=progress)
+    send_set(channel, of_array(_blocks(items)), found, reveal=reveal, progress=progress, steps=steps)
     return _positions(found) if reveal == "both" else None
 
 
@@ -155,11 +178,12 @@ def receive_set(
     *,
     reveal: Reveal = "receiver",
     progress: Progress = _quiet,
+    steps: Steps = wide,
 ) -> None:
     """`receive` for a set that need not be in memory, whose result goes where `found` takes it.
 
     Args:
-        channel, reveal, progress: As in `receive`.
+        channel, reveal, progress, steps: As in `receive`.
         items: The set.
         found: Gets the names of the items in the intersection, for "both" in the order shared with `send_set`.
 
@@ -167,8 +191,8 @@ def receive_set(
         ValueError, ProtocolError: As in `receive`.
         OSError: The set or the result is on a disk that fails.
     """
-    sizes = _agree(channel, len(items), first=True)
-    if not sizes.receiver or not sizes.sender:
+    sizes = _agree(channel, len(items), steps, first=True)
+    if sizes is None:
         return
     for number in range(TRIES):
         seed = secrets.token_bytes(okvs.SEED_BYTES)
@@ -178,8 +202,8 @@ def receive_set(
             _refuse_duplicates(layout, sizes)
             continue
         progress("vole", 0, sizes.shape.length)
-        vole = Receiver(channel, sizes.shape.length)
-        if _exchange(channel, layout, vole, sizes, found, reveal, progress):
+        vole = Receiver(channel, sizes.shape.length, steps.FIELD)
+        if _exchange(channel, layout, vole, sizes, found, reveal, progress, steps):
             return
         found.clear()
     raise ProtocolError(f"no store for these items after {TRIES} seeds; run it again", step="psi.store")
@@ -192,10 +216,11 @@ def send_set(
     *,
     reveal: Reveal = "receiver",
     progress: Progress = _quiet,
+    steps: Steps = wide,
 ) -> None:
     """`send` for a set that need not be in memory; arguments and errors as in `receive_set`."""
-    sizes = _agree(channel, len(items), first=False)
-    if not sizes.receiver or not sizes.sender:
+    sizes = _agree(channel, len(items), steps, first=False)
+    if sizes is None:
         return
     for number in range(TRIES):
         seed = bytes(channel.recv("psi.seed", size=okvs.SEED_BYTES))
@@ -203,8 +228,8 @@ def send_set(
         if _starts_over(channel, layout.most > sizes.room):
             continue
         progress("vole", 0, sizes.shape.length)
-        vole = Sender(channel, sizes.shape.length)
-        if _answer(channel, layout, vole, sizes, found, reveal, progress):
+        vole = Sender(channel, sizes.shape.length, steps.FIELD)
+        if _answer(channel, layout, vole, sizes, found, reveal, progress, steps):
             return
         found.clear()
     raise ProtocolError(f"no store was found in {TRIES} tries; run it again", step="psi.store")
@@ -222,7 +247,8 @@ def _positions(found: list[Numbers]) -> Positions:
     return np.concatenate(found).astype(np.int64) if found else np.empty(0, dtype=np.int64)
 
 
-def _agree(channel: Channel, own: int, *, first: bool) -> _Sizes:
+def _agree(channel: Channel, own: int, steps: Steps, *, first: bool) -> Sizes | None:
+    """The sizes; None where a side is empty."""
     if own > MOST_ITEMS:
         raise ValueError(f"{own} items; at most {MOST_ITEMS} can be intersected in one run")
     channel.send("psi.sizes", np.array([own], dtype="<u8"))
@@ -232,10 +258,7 @@ def _agree(channel: Channel, own: int, *, first: bool) -> _Sizes:
             f"the other side says {other} items, at most {MOST_ITEMS} are allowed", step="psi.sizes"
         )
     receiver, sender = (own, other) if first else (other, own)
-    shape = shape_for(receiver)
-    room = overflow_bound(sender, shape.bins)
-    # Each of the receiver's items is compared with the tags of its bin: these are all pairs there are.
-    return _Sizes(receiver, sender, shape, room, mask_bytes(receiver, room))
+    return steps.check_sizes(receiver, sender) if receiver and sender else None
 
 
 def _starts_over(channel: Channel, own: bool) -> bool:
@@ -252,7 +275,7 @@ def _state(channel: Channel, step: str) -> bytes:
     return state
 
 
-def _refuse_duplicates(layout: Layout, sizes: _Sizes) -> None:
+def _refuse_duplicates(layout: Layout, sizes: Sizes) -> None:
     """Raise ValueError where it is keys standing twice that overfill a bin."""
     if layout.most <= sizes.shape.capacity:
         return
@@ -269,10 +292,11 @@ def _exchange(
     channel: Channel,
     layout: Layout,
     vole: Receiver,
-    sizes: _Sizes,
+    sizes: Sizes,
     found: Sink,
     reveal: Reveal,
     progress: Progress,
+    steps: Steps,
 ) -> bool:
     """Send the masked store and compare the tags that come back; False where there is no store under this seed."""
 
@@ -281,24 +305,19 @@ def _exchange(
         if reveal == "both":
             channel.send("psi.matches", matched.marks(sizes.room))
 
-    with Comparing(channel, sizes.room, sizes.tag, LAG) as comparing:
-        for low, high in sizes.chunks:
+    with Comparing(channel, sizes, steps.unpack_bin, LAG) as comparing:
+        for low, high in _chunks(sizes):
             part = layout.take(high - low)
-            values = np.empty_like(part.rows)
-            masks.values(part.rows, values)
+            a, c = vole.take((high - low) * sizes.shape.width)
             try:
-                store = okvs.encode_bins(part, 0, high - low, values)
+                store = steps.store_of(part, 0, high - low, a)
             except okvs.EncodingFailed:
                 channel.send("psi.state", _START_OVER)
                 comparing.drain()
                 return False
             channel.send("psi.state", _GO_ON)
-            a, c = vole.take(len(store))
-            np.bitwise_xor(store, a, out=store)
             channel.send("psi.store", store)
-            own = okvs.decode_bins(part, 0, high - low, np.ascontiguousarray(c))
-            masks.receiver_tags(own)
-            cut(own, sizes.tag)
+            own = steps.receiver_tags(part, 0, high - low, np.ascontiguousarray(c), sizes.bits)
             for matched in comparing.give(own, part):
                 tell(matched)
             progress("exchange", high, sizes.shape.bins)
@@ -314,27 +333,26 @@ def _answer(
     channel: Channel,
     layout: Layout,
     vole: Sender,
-    sizes: _Sizes,
+    sizes: Sizes,
     found: Sink,
     reveal: Reveal,
     progress: Progress,
+    steps: Steps,
 ) -> bool:
     """Send the tags; False when the receiver starts over."""
-    width = sizes.shape.width
     waiting: list[tuple[okvs.Partition, list[Numbers]]] = []
-    for low, high in sizes.chunks:
+    for low, high in _chunks(sizes):
         if _state(channel, "psi.state") == _START_OVER:
             return False
-        masked = recv_array(channel, "psi.store", np.uint64, (high - low) * width, 2)
-        store = vole.take(len(masked))
-        add_scaled(store, masked, vole.delta)
+        places = (high - low) * sizes.shape.width
+        masked = recv_array(channel, "psi.store", np.uint64, places, steps.WORDS)
         part = layout.take(high - low)
-        tags = okvs.decode_bins(part, 0, high - low, store)
-        masks.sender_tags(part.rows, vole.delta, tags)
-        packed = np.empty((high - low, sizes.room, sizes.tag), dtype=np.uint8)
-        orders = [
-            shuffled(tags[part.start[b] : part.start[b + 1]], sizes.tag, packed[b]) for b in range(high - low)
-        ]
+        tags = steps.sender_tags(part, 0, high - low, masked, vole.take(places), vole.delta, sizes.bits)
+        packed = np.empty((high - low, sizes.code), dtype=np.uint8)
+        orders: list[Numbers] = []
+        for b in range(high - low):
+            packed[b], order = steps.pack_bin(tags[part.start[b] : part.start[b + 1]], sizes)
+            orders.append(order)
         channel.send("psi.tags", packed)
         if reveal == "both":
             waiting.append((part, orders))

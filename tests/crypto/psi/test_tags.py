@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 from crypto.kernels import masks
 from crypto.kernels.aes import FIXED_KEY
 from crypto.kernels.blocks import blocks_from, gf_mul_reference, numbers_from
-from crypto.psi.tags import cut, match, shuffled
+from crypto.psi import wide
+from crypto.psi.okvs_shape import shape_for
+from crypto.psi.sizes import Sizes
+from crypto.psi.tags import cut, match
 
 NUMBER = st.integers(0, 2**128 - 1)
 TAG = 0x7465_6B73_616D
@@ -102,8 +105,10 @@ def test_equal_tags_are_found_at_the_first() -> None:
 @settings(deadline=None)
 @given(st.lists(NUMBER, unique=True, max_size=20), st.integers(0, 20))
 def test_a_shuffled_bin_holds_every_tag_at_the_place_that_is_told(tags: list[int], spare: int) -> None:
-    out = np.empty((len(tags) + spare, 16), dtype=np.uint8)
-    order = shuffled(blocks_from(tags), 16, out)
-    assert sorted(order.tolist()) == list(range(len(out)))
-    told = [int.from_bytes(out[place].tobytes(), "little") for place in range(len(out))]
+    room = len(tags) + spare
+    sizes = Sizes(room, room, shape_for(room), room, 128, 16 * room)
+    code, order = wide.pack_bin(blocks_from(tags), sizes)
+    out = wide.unpack_bin(code, sizes)
+    assert out is not None and sorted(order.tolist()) == list(range(room))
+    told = numbers_from(out)
     assert all(told[place] == tags[row] for place, row in enumerate(order.tolist()) if row < len(tags))

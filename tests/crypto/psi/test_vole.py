@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,10 +13,12 @@ from hypothesis import strategies as st
 
 from crypto.errors import ProtocolError
 from crypto.kernels.blocks import add_scaled, blocks_from, gf_mul_reference, numbers_from, random_blocks
-from crypto.psi import ggm, lpn
+from crypto.kernels.gf64 import add_word_times, gf64_mul_reference, tower_mul_reference
+from crypto.psi import ggm, lpn, vole, vole_rounds
 from crypto.psi.base_ot import receive_keys, send_keys
 from crypto.psi.parameters import LPN, Lpn, mask_bytes
-from crypto.psi.vole import Receiver, Sender, _next_shape
+from crypto.psi.vole import Receiver, Sender, _bit_shapes, _field_shapes, _next_shape
+from crypto.psi.vole_field import GF128, TOWER, Field
 from crypto.psi.vole_rounds import ReceiverRound, SenderRound
 from tests.crypto.memory_channel import both, ends, run
 
@@ -109,20 +115,27 @@ def test_the_code_takes_ten_places_and_powers_of_x(seed: bytes, first: int, k: i
         secret[place] = random_blocks(1)[0]
     start = random_blocks(4)
     bits, field = start.copy(), start.copy()
-    pairs = np.hstack([start, start])
+    pairs, words = np.hstack([start, start]), start.copy()
+    word_pairs = pairs.copy()
     keys = lpn.public_seed(seed)
     lpn.add_bits(keys, np.uint64(first), secret, bits)
     lpn.add_field(keys, np.uint64(first), secret, field)
     lpn.add_field_pairs(keys, np.uint64(first), np.hstack([secret, secret]), pairs)
+    lpn.add_words(keys, np.uint64(first), secret, words)
+    lpn.add_words_pairs(keys, np.uint64(first), np.hstack([secret, secret]), word_pairs)
     for i, row in enumerate(rows):
         plain = powers = numbers_from(start[i : i + 1])[0]
+        halves = [int(word) for word in start[i]]
         for j, place in enumerate(row):
             value = numbers_from(secret[place : place + 1])[0]
             plain ^= value
             powers ^= gf_mul_reference(value, 1 << j)
+            halves = [at ^ gf64_mul_reference(int(secret[place, h]), 1 << j) for h, at in enumerate(halves)]
         assert numbers_from(bits[i : i + 1]) == [plain]
         assert numbers_from(field[i : i + 1]) == [powers]
+        assert words[i].tolist() == halves
     assert np.array_equal(pairs, np.hstack([field, field]))
+    assert np.array_equal(word_pairs, np.hstack([words, words]))
 
 
 def test_the_places_are_spread_over_the_whole_secret() -> None:
@@ -159,8 +172,8 @@ def test_a_round_over_bits_keeps_the_relation_and_its_bits_look_random() -> None
     delta = odd_delta()
     keys, got = bit_correlations(delta, TOY.bit_base)
     sent, received = both(
-        lambda c: np.concatenate(list(SenderRound(c, TOY, delta, keys, None, 1).pieces())),
-        lambda c: np.concatenate(list(ReceiverRound(c, TOY, got, None, 1).pieces())),
+        lambda c: np.concatenate(list(SenderRound(c, TOY, delta, keys, None, 1).pieces(keys))),
+        lambda c: np.concatenate(list(ReceiverRound(c, TOY, got, None, 1).pieces(got))),
     )
     chosen = received[:, 0] & np.uint64(1)
     assert len(sent) == TOY.rows and not (sent[:, 0] & np.uint64(1)).any()
@@ -174,9 +187,10 @@ def test_a_round_over_the_field_keeps_the_relation() -> None:
     b, a = random_blocks(TOY.base), random_blocks(TOY.base)
     c = b.copy()
     add_scaled(c, a, delta)
+    ac = np.hstack([a, c])
     sent, received = both(
-        lambda ch: np.concatenate(list(SenderRound(ch, TOY, delta, keys, b, 3).pieces())),
-        lambda ch: np.concatenate(list(ReceiverRound(ch, TOY, got, np.hstack([a, c]), 3).pieces())),
+        lambda ch: np.concatenate(list(SenderRound(ch, TOY, delta, keys, b, 3).pieces(b))),
+        lambda ch: np.concatenate(list(ReceiverRound(ch, TOY, got, ac, 3).pieces(ac))),
     )
     made = sent.copy()
     add_scaled(made, np.ascontiguousarray(received[:, :2]), delta)
@@ -223,6 +237,141 @@ def test_a_round_is_chosen_that_serves_what_is_left() -> None:
     # 100 million correlations and all their trees are paid for by one round over bits.
     trees = 2 * small.trees * small.depth + 25 * large.trees * large.depth
     assert bits.rows >= 128 * small.base + trees
+
+
+SMALL = {
+    "b10": Lpn("b10", trees=100, k=64, depth=4),
+    "b12": Lpn("b12", trees=30, k=128, depth=5),
+    "b13": Lpn("b13", trees=100, k=256, depth=8),
+}
+
+
+@pytest.fixture
+def small_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sets so small that a few thousand correlations take several rounds, over the field and over bits."""
+    monkeypatch.setattr(vole, "LPN", SMALL)
+    monkeypatch.setattr(vole_rounds, "SLICE", 128)
+
+
+def taken(length: int, portion: int, field: Field) -> tuple[Any, Any, Any, Any]:
+    """D, b, a and c of a whole run."""
+    portions = [min(portion, length - at) for at in range(0, length, portion)]
+
+    def send(channel: Any) -> Any:
+        sender = Sender(channel, length, field)
+        return sender.delta, np.concatenate([sender.take(n) for n in portions])
+
+    def receive(channel: Any) -> Any:
+        receiver = Receiver(channel, length, field)
+        some = [receiver.take(n) for n in portions]
+        return np.concatenate([a for a, _ in some]), np.concatenate([c for _, c in some])
+
+    (delta, b), (a, c) = both(send, receive)
+    return delta, b, a, c
+
+
+@pytest.mark.parametrize("portion", [20_000, 997])
+def test_rows_of_many_rounds_keep_the_relation_in_any_portions(portion: int, small_sets: None) -> None:
+    length = 20_000
+    assert len(_field_shapes(length)) > 20
+    delta, b, a, c = taken(length, portion, GF128)
+    made = b.copy()
+    add_scaled(made, np.ascontiguousarray(a), delta)
+    assert len(b) == length and np.array_equal(made, c)
+    # No row stands twice: none that starts a round is also given out.
+    assert len(np.unique(a, axis=0)) == len(np.unique(b, axis=0)) == length
+
+
+def test_the_tower_keeps_the_relation_with_a_in_the_subfield(small_sets: None) -> None:
+    length = 5_000
+    delta, b, a, c = taken(length, 997, TOWER)
+    assert not a[:, 1].any() and len(np.unique(a[:, 0])) == length
+    made = b.copy()
+    add_word_times(made, np.ascontiguousarray(a[:, 0]), delta)
+    assert np.array_equal(made, c)
+    assert abs(np.bitwise_count(a[:, 0]).mean() - 32) < 0.5 and abs(np.bitwise_count(b).mean() - 32) < 0.5
+    for i in (0, 1, 4_999):
+        one = [numbers_from(x[i : i + 1])[0] for x in (a, b, c)]
+        assert one[2] == one[1] ^ tower_mul_reference(one[0], numbers_from(delta)[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("field", [GF128, TOWER], ids=["gf128", "tower"])
+def test_rows_of_rounds_of_full_size_keep_the_relation(field: Field) -> None:
+    length = 8_000_000
+    assert [shape.name for shape in _field_shapes(length)] == ["b10", "b12", "b12"]
+    delta, b, a, c = taken(length, 350_000, field)
+    if field is GF128:
+        add_scaled(b, np.ascontiguousarray(a), delta)
+    else:
+        add_word_times(b, np.ascontiguousarray(a[:, 0]), delta)
+    assert np.array_equal(b, c)
+
+
+@pytest.mark.parametrize("length", [5_000, 20_000])
+def test_two_secrets_are_in_memory_whatever_the_length(
+    length: int, small_sets: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bases: list[weakref.ref[Any]] = []
+
+    class Watched(SenderRound):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            if given[4] is not None:
+                bases.append(weakref.ref(given[4]))
+
+        def pieces(self, base: Any) -> Iterator[Any]:
+            if self._field is not None:
+                bases.append(weakref.ref(base))
+            return super().pieces(base)
+
+    def alive() -> int:
+        return len({id(base) for each in bases if (base := each()) is not None})
+
+    monkeypatch.setattr(vole, "SenderRound", Watched)
+    counted: list[int] = []
+
+    def send(channel: Any) -> None:
+        sender = Sender(channel, length)
+        counted.append(alive())
+        for _ in range(0, length, 500):
+            sender.take(500)
+            counted.append(alive())
+
+    def receive(channel: Any) -> None:
+        Receiver(channel, length)
+
+    both(send, receive)
+    rounds = len(_field_shapes(length))
+    assert rounds > 1 and len(bases) >= 2 * rounds
+    # After the start that of the first round alone waits; later that of the round at work, and perhaps the next.
+    assert counted[0] == 1 and max(counted) <= 2
+
+
+def test_a_round_that_was_made_holds_no_secret() -> None:
+    delta = odd_delta()
+    shape = Lpn("wide", trees=2, k=2**14, depth=4)
+    keys, got = bit_correlations(delta, shape.trees * shape.depth)
+    b = random_blocks(shape.base)
+    sent, received = both(
+        lambda ch: SenderRound(ch, shape, delta, keys, b, 3),
+        lambda ch: ReceiverRound(ch, shape, got, np.hstack([b, b]), 3),
+    )
+    for made in (sent, received):
+        arrays = [each for each in vars(made).values() if isinstance(each, np.ndarray)]
+        whole = [each if each.base is None else each.base for each in arrays]
+        assert arrays and sum(each.nbytes for each in whole if isinstance(each, np.ndarray)) < 4096
+
+
+def test_there_are_bits_enough_for_any_length() -> None:
+    few = LPN["b10"]
+    for degree in (64, 128):
+        for length in (1, 10**6, 10**8, 10**9, 6 * 10**9):
+            wanted = degree * few.base + sum(shape.trees * shape.depth for shape in _field_shapes(length))
+            shapes = _bit_shapes(wanted)
+            made = sum(shape.rows for shape in shapes) - sum(shape.bit_base for shape in shapes[1:])
+            assert made >= wanted
+    assert [shape.name for shape in _bit_shapes(128 * few.base)] == ["b13"]
 
 
 @pytest.mark.parametrize(

@@ -16,55 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crypto.errors import ProtocolError
-from crypto.kernels.blocks import add_scaled, random_blocks
-from crypto.psi import okvs, okvs_shape, vole_psi
+from crypto.psi import okvs, okvs_shape, vole_psi, wide
 from crypto.psi.okvs_shape import overflow_bound, shape_for
 from crypto.psi.parameters import mask_bytes
 from tests.crypto.memory_channel import End, both, ends, run
+from tests.crypto.psi.dealer import Dealer
 from tests.crypto.psi.sets import expected, random_items, two_sets
-
-
-class Dealt:
-    """What one side has of VOLE."""
-
-    def __init__(self, *columns: Any, delta: Any = None) -> None:
-        self._columns, self._at = columns, 0
-        self.delta = delta
-
-    def take(self, count: int) -> Any:
-        self._at += count
-        some = tuple(column[self._at - count : self._at].copy() for column in self._columns)
-        return some if len(some) > 1 else some[0]
-
-
-class Dealer:
-    """Deals correlations: the n-th receiver and the n-th sender get what belongs together.
-
-    Attributes:
-        deals: D, a and b of each run.
-    """
-
-    def __init__(self) -> None:
-        self.deals: list[tuple[Any, Any, Any]] = []
-        self._lock, self._asked = threading.Lock(), {"receiver": 0, "sender": 0}
-
-    def _next(self, role: str, length: int) -> tuple[Any, Any, Any]:
-        with self._lock:
-            number = self._asked[role]
-            self._asked[role] += 1
-            if number == len(self.deals):
-                self.deals.append((random_blocks(1), random_blocks(length), random_blocks(length)))
-            return self.deals[number]
-
-    def receiver(self, channel: Any, length: int) -> Dealt:
-        delta, a, b = self._next("receiver", length)
-        c = b.copy()
-        add_scaled(c, a, delta)
-        return Dealt(a, c)
-
-    def sender(self, channel: Any, length: int) -> Dealt:
-        delta, _, b = self._next("sender", length)
-        return Dealt(b, delta=delta)
 
 
 @pytest.fixture
@@ -326,7 +283,7 @@ def test_a_store_that_always_fails_is_given_up_at_both_sides(
 def test_bins_above_the_sender_s_bound_start_over_and_are_given_up(
     monkeypatch: pytest.MonkeyPatch, dealer: Dealer, small_bins: None
 ) -> None:
-    monkeypatch.setattr(vole_psi, "overflow_bound", lambda items, bins: items // bins)
+    monkeypatch.setattr(wide, "overflow_bound", lambda items, bins: items // bins)
     items = random_items(500)
     left, right = both(
         told(lambda channel: vole_psi.receive(channel, items)),
