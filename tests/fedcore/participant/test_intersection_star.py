@@ -18,9 +18,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from crypto.psi import star
 from crypto.psi.items import ItemRules
 from fedcore.errors import DataError, FedcoreError, JobError, PeerLost, ProtocolFailed
-from fedcore.participant.intersection import star as intersection_star
 from fedcore.participant.data.batches import file_data
 from fedcore.participant.intersection import PLANTED, RESULT, ROWS
+from fedcore.participant.intersection import star as intersection_star
 from fedcore.participant.intersection.star import StarSide, intersect_star
 from fedcore.peer.grpc_channel import GrpcChannel, Listener
 from fedcore.peer.memory import MemoryChannel
