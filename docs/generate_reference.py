@@ -23,7 +23,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from fedcore.jobs import common, datasets, federation, job, participant, shape
+from fedcore.jobs import common, datasets, federation, job, participant, psi, shape
 from strategies import registry
 
 PAGE = Path(__file__).resolve().parent / "jobs.md"
@@ -43,12 +43,12 @@ default filled in. Paths are relative to the file in which they stand.
 
 In the tables, **needed** stands where there is no default. A *name* is text of letters, digits, `.`, `_` and `-`
 that begins with a letter or digit; a *duration* is a number of seconds or text such as `"90s"`, `"10m"`, `"2h"`;
-*memory* is a number of bytes or text such as `"512MB"`, `"16GB"`.
+*memory* is a number of bytes or text such as `"512MB"`, `"16GB"`; an *address* is `host:port`.
 """
 
 JOB = """\
 ```yaml
-kind: train                         # the one kind of job in this version
+kind: train
 name: hospital-tabular
 data: breast-cancer                 # a name in each participant's catalogue
 task: {use: tabular-classifier, target: malignant, model: mlp}
@@ -56,6 +56,20 @@ strategy: {use: fedadam, server_lr: 0.1}
 rounds: 20
 local: {epochs: 1, batch_size: 32, lr: 0.05}
 ```
+"""
+
+INTERSECTION = """\
+```yaml
+kind: psi
+name: shared-customers
+parties:
+  bank-a:    {data: customers,   key: [id_type, id_number]}
+  telecom-b: {data: subscribers, key: [id_type, id_number]}
+protocol: vole
+reveal: {what: rows, to: [bank-a, telecom-b]}
+```
+
+What happens then, what a party must allow, and who learns what: [intersection.md](intersection.md).
 """
 
 STRATEGIES = """\
@@ -101,6 +115,20 @@ policy:
 resources: {gpus: auto, memory: 4GB}
 ```
 
+For `psi` jobs a rule names the peers and what they may learn; on engine `deployment` the file pins their keys:
+
+```yaml
+name: bank-a
+catalogue:
+  customers: {connector: parquet, path: data/customers.parquet}
+peers:
+  telecom-b: {public_key: "ecdsa-sha2-nistp384 AAAAE2VjZHNh..."}
+inbound: {address: "bank-a.example:9443", listen: 0.0.0.0}
+policy:
+  rules:
+    - {jobs: [psi], data: customers, columns: [id_type, id_number], peers: [telecom-b], reveal: {rows: [telecom-b]}}
+```
+
 What a rule holds back, and what it does not, stands in [security.md](security.md).
 """
 
@@ -122,7 +150,7 @@ members:
 CUSTOM = "How one is written is told in [tasks.md](tasks.md).\n"
 
 SECTIONS: tuple[tuple[str, str, type[BaseModel] | None], ...] = (
-    ("## Job", JOB, job.TrainJob),
+    ("## Job: train", JOB, job.TrainJob),
     ("### participants", "", job.Participants),
     ("### task: tabular-classifier", "", job.TabularTask),
     ("### task: image-classifier", "", job.ImageTask),
@@ -132,15 +160,23 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel] | None], ...] = (
     ("### evaluation", "", job.Evaluation),
     ("### protection", "", job.Protection),
     ("### stop", "", job.Stop),
+    ("## Job: psi", INTERSECTION, psi.PsiJob),
+    ("### parties", "", psi.PsiParty),
+    ("### reveal", "", psi.Reveal),
+    ("### items", "", psi.Items),
     ("## Federation", FEDERATION, federation.Federation),
     ("### coordinator", "", federation.Coordinator),
+    ("### relay", "", federation.Relay),
     ("### virtual", "", federation.Virtual),
     ("### embedded", "", federation.EmbeddedOptions),
     ("### simulation", "", federation.SimulationOptions),
     ("## Participant", PARTICIPANT, participant.Participant),
     ("### policy", "", participant.Policy),
     ("### rules", "", participant.Rule),
+    ("### rules: reveal", "", participant.Revealed),
     ("### resources", "", participant.Resources),
+    ("### peers", "", participant.PinnedPeer),
+    ("### inbound", "", participant.Inbound),
     ("## Data sets", DATA_SETS, datasets._DataSet),
     *(
         (f"### {shape.literals(shape.fields(kind)['connector'])[0]}", "", kind)
@@ -273,10 +309,12 @@ def _value(annotation: Any, info: FieldInfo) -> str:
         return "duration"
     if _same(annotation, common.Bytes):
         return "memory"
+    if _same(annotation, common.Address):
+        return "address"
     if get_origin(plain) is Literal:
         return _listed(plain)
-    if get_origin(plain) is tuple and get_origin(get_args(plain)[0]) is Literal:
-        return f"list of {_listed(get_args(plain)[0])}"
+    if get_origin(plain) is tuple:
+        return _words(plain)
     if words := shape.literals(plain):
         # A union of words and something else, such as `int | Literal["auto"]`.
         rest = [part for part in get_args(plain) if get_origin(part) is not Literal]
@@ -287,6 +325,12 @@ def _value(annotation: Any, info: FieldInfo) -> str:
 
 
 def _words(annotation: Any) -> str:
+    if get_origin(annotation) is tuple:
+        inner = get_args(annotation)[0]
+        if get_origin(inner) is Literal:
+            return f"list of {_listed(inner)}"
+        if _same(inner, common.Name):
+            return "list of names"
     return "mapping" if get_origin(annotation) is dict else shape.describe(annotation).removeprefix("a ")
 
 

@@ -1,4 +1,4 @@
-"""Make the data of the demo: five hospitals with uneven, non-identical shares, and held-out central data.
+"""Make the ready data: five hospitals with uneven, non-identical shares, and two lists with customers in common.
 
 Two public data sets that scikit-learn brings along, so nothing is downloaded:
 
@@ -8,6 +8,9 @@ Two public data sets that scikit-learn brings along, so nothing is downloaded:
 
 A fifth of each, with the same share of every class, is kept as `central.parquet`. The rest goes to the
 hospitals: each class's shares are drawn from a Dirichlet distribution (Hsu et al. 2019, arXiv 1909.06335).
+
+The third, `customers`, is invented: a bank's customers and a telecom's subscribers, some of them the same people.
+
 The files in `configs/federations/data` were made by this script; running it again gives the same rows.
 
     python examples/make_demo_data.py [FOLDER]
@@ -25,6 +28,7 @@ from sklearn.datasets import load_breast_cancer, load_digits
 
 HOSPITALS = 5
 CENTRAL = 0.2
+BANK, TELECOM, SHARED = 200, 210, 80
 FOLDER = Path(__file__).resolve().parent.parent / "configs" / "federations" / "data"
 
 
@@ -73,8 +77,22 @@ def deal(labels: np.ndarray, alpha: float, seed: int) -> dict[str, np.ndarray]:
     return {name: rng.permutation(np.concatenate(parts)) for name, parts in shares.items()}
 
 
+def customers(seed: int) -> dict[str, list[str]]:
+    """The lines of the bank's and the telecom's CSV file: type and number of an identity document, and a column more."""
+    rng = np.random.default_rng(seed)
+    numbers = rng.choice(10**8, BANK + TELECOM - SHARED, replace=False)
+    kinds = rng.choice(["passport", "identity"], len(numbers))
+    people = [f"{kind},{number:08d}" for kind, number in zip(kinds, numbers, strict=True)]
+    bank = [f"{each},{rng.integers(1990, 2026)}" for each in rng.permutation(people[:BANK])]
+    telecom = [f"{each},{rng.choice(['S', 'M', 'L'])}" for each in rng.permutation(people[BANK - SHARED :])]
+    return {
+        "bank-a": ["id_type,id_number,since", *bank],
+        "telecom-b": ["id_type,id_number,plan", *telecom],
+    }
+
+
 def make(folder: Path) -> None:
-    """Write `<data set>/<hospital>.parquet` and `<data set>/central.parquet` below `folder`."""
+    """Write `<data set>/<who>.parquet`, `<data set>/central.parquet` and `customers/<who>.csv` below `folder`."""
     for name, table, target, alpha, seed in (
         ("breast-cancer", breast_cancer(), "malignant", 1.5, 33),
         ("digits", digits(), "label", 1.0, 0),
@@ -82,6 +100,9 @@ def make(folder: Path) -> None:
         (folder / name).mkdir(parents=True, exist_ok=True)
         for who, rows in deal(table[target].to_numpy(), alpha, seed).items():
             pq.write_table(table.take(pa.array(rows)), folder / name / f"{who}.parquet", compression="zstd")
+    (folder / "customers").mkdir(parents=True, exist_ok=True)
+    for who, lines in customers(seed=7).items():
+        (folder / "customers" / f"{who}.csv").write_text("".join(f"{line}\n" for line in lines))
 
 
 if __name__ == "__main__":

@@ -91,6 +91,12 @@ class ProtocolFailed(FedcoreError):
     exit_code = 10
 
 
+def error_kind(name: str) -> type[FedcoreError]:
+    """The class of an error that another party told by its class's name; the base where there is no such class."""
+    kind = globals().get(name)
+    return kind if isinstance(kind, type) and issubclass(kind, FedcoreError) else FedcoreError
+
+
 def nearest(word: str, allowed: Iterable[str]) -> str | None:
     """The allowed word most like `word`, or None when none is close."""
     names = {name.lower().replace("-", "_"): name for name in allowed}

@@ -37,7 +37,7 @@ def command(
     ended = []
     for name in DEMOS[what]:
         job = load_job(files / "jobs" / name)
-        with shown(job.rounds, job.name, as_json) as watcher:
+        with shown(job, as_json) as watcher:
             done = run(files / "jobs" / name, files / "federations" / "five_hospitals.yaml", watcher=watcher)
         if not as_json:
             print_summary(done.json, report=str(done.folder / "report.html"))

@@ -12,6 +12,8 @@ import typer
 from fedcore.cli.output import Json, print_json
 from fedcore.errors import JobError, did_you_mean
 from fedcore.jobs.federation import Engine
+from fedcore.jobs.job import TrainJob
+from fedcore.jobs.psi import PsiJob
 
 ENGINES = ("embedded", "simulation", "deployment")
 DEFAULT_FEDERATION = "configs/federations/five_hospitals.yaml"
@@ -30,7 +32,7 @@ def command(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run a job over a federation and write a run folder with the model and a report.
+    """Run a job over a federation and write a run folder with the result and a report.
 
     Example: fedcore run configs/jobs/hospital_tabular.yaml --federation configs/federations/five_hospitals.yaml
     """
@@ -39,7 +41,7 @@ def command(
     from fedcore.jobs.load import load_job
 
     loaded = load_job(job)
-    with shown(loaded.rounds, loaded.name, as_json) as watcher:
+    with shown(loaded, as_json) as watcher:
         ended = run(job, federation, engine=chosen, folder=folder, watcher=watcher)
     tell(ended, as_json)
 
@@ -57,7 +59,7 @@ def resume(
     from fedcore.engines import run as engines
 
     job = engines.job_of(run)
-    with shown(job.rounds, job.name, as_json) as watcher:
+    with shown(job, as_json) as watcher:
         ended = engines.resume(run, engine=chosen, watcher=watcher)
     tell(ended, as_json)
 
@@ -69,15 +71,20 @@ def _engine(word: str | None) -> Engine | None:
 
 
 @contextmanager
-def shown(rounds: int, name: str, as_json: bool) -> Iterator[Any]:
-    """Progress in the terminal; None for machines."""
+def shown(job: TrainJob | PsiJob, as_json: bool) -> Iterator[Any]:
+    """Progress in the terminal, as the kind of job has it; None for machines."""
     if as_json:
         yield None
-        return
-    from fedcore.coordinator.terminal import RoundProgress
+    elif isinstance(job, TrainJob):
+        from fedcore.coordinator.terminal import RoundProgress
 
-    with RoundProgress(rounds, name=name) as progress:
-        yield progress
+        with RoundProgress(job.rounds, name=job.name) as rounds:
+            yield rounds
+    else:
+        from fedcore.coordinator.terminal_psi import PairProgress
+
+        with PairProgress(list(job.parties), name=job.name) as pair:
+            yield pair
 
 
 def tell(ended: Any, as_json: bool) -> None:

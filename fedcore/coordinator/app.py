@@ -10,15 +10,17 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedcore.coordinator.runner import execute
 from fedcore.coordinator.watch import EventFile
-from fedcore.coordinator.workflows.train import Settings
+from fedcore.coordinator.workflows.settings import RelayAt, Settings
 from fedcore.errors import FedcoreError, JobError
-from fedcore.jobs.job import TrainJob
+from fedcore.jobs.job import parse_job
 
 app = ServerApp()
 
 EVENTS = "events.jsonl"
 NODES = "nodes.json"
 """Node number to participant, as the federation registered their keys."""
+PEERS = "peers.json"
+"""Whose key is whose, and where the relay is, for participants that meet each other."""
 
 
 @app.main()
@@ -32,7 +34,8 @@ def main(grid: Grid, context: Context) -> None:
         raise JobError("the run's config names no run-dir; start runs with `fedcore run`")
     folder = Path(named)
     about = json.loads((folder / "run.json").read_text())
-    nodes = folder / NODES
+    nodes, peers = folder / NODES, folder / PEERS
+    pinned = json.loads(peers.read_text()) if peers.exists() else {}
     settings = Settings(
         run=about["run"],
         folder=folder,
@@ -45,9 +48,11 @@ def main(grid: Grid, context: Context) -> None:
             if nodes.exists()
             else None
         ),
+        keys=pinned.get("keys", {}),
+        relay=RelayAt(**pinned["relay"]) if pinned.get("relay") else None,
     )
     try:
-        execute(TrainJob.model_validate(about["job"]), grid, settings)
+        execute(parse_job(about["job"]), grid, settings)
     except FedcoreError:
         # It stands in result.json, from where `fedcore run` takes it; Flower would print a trace.
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,15 +52,23 @@ class Agreement:
     warnings: list[str] = field(default_factory=list)
 
 
-def wait_for_nodes(grid: Grid, expected: int, minimum: int, patience: float) -> list[int]:
+def wait_for_nodes(
+    grid: Grid, expected: int, minimum: int, patience: float, wanted: Collection[int] | None = None
+) -> list[int]:
     """Ids of the nodes online: all expected, or after `patience` seconds at least the minimum.
+
+    Args:
+        grid: The engine's.
+        expected, minimum, patience: As above.
+        wanted: Look at these nodes only.
 
     Raises:
         PeerLost: Fewer than the minimum came.
     """
     end = time.monotonic() + patience
     while True:
-        nodes = list(through_outage(grid.get_node_ids))
+        online = through_outage(grid.get_node_ids)
+        nodes = [node for node in online if wanted is None or node in wanted]
         if len(nodes) >= expected:
             return nodes
         if time.monotonic() >= end:

@@ -78,13 +78,16 @@ def layers(record: Record, log: EvidenceLog | None = None) -> list[Layer]:
         record: The run.
         log: The coordinator's evidence; the layer tells of the sites' logs only when absent.
     """
-    asked = {"secure_aggregation": None, "differential_privacy": None, **record.protection}
+    # There is no update to protect where two parties work with each other.
+    updates = {} if record.kind == "psi" else {"secure_aggregation": None, "differential_privacy": None}
+    asked = {**updates, **record.protection}
     protections = [_protection(record, name, value) for name, value in asked.items() if name != "transport"]
     return [
         _separation(record),
         _transport(record),
         _policy(record),
         _evidence(record, log),
+        *_between_parties(record),
         *protections,
         *_disclosure(record),
     ]
@@ -119,6 +122,32 @@ def _transport(record: Record) -> Layer:
         text = "The deployment engine uses TLS, and each participant proves its identity with its own key."
         return Layer(name, "on", text)
     return Layer(name, "off", "Nothing crossed a network in this run, and nothing was encrypted.")
+
+
+def _between_parties(record: Record) -> list[Layer]:
+    """How the two parties of a protocol were connected, and what the coordinator saw of it."""
+    if record.kind != "psi":
+        return []
+    meeting = record.raw.get("meeting")
+    how = meeting.get("how") if isinstance(meeting, Mapping) else None
+    name = "connection of the parties"
+    both = "each accepts the other's pinned key only"
+    texts: dict[str, tuple[State, str]] = {
+        "memory": ("off", "The parties met in the memory of one process; nothing was encrypted."),
+        "direct": ("on", f"Direct, TLS; {both}. The coordinator carries nothing of it."),
+        "relay": (
+            "on",
+            f"Through the coordinator's relay, encrypted end to end; {both}. The relay sees sizes and times.",
+        ),
+    }
+    if record.engine == "simulation" and how == "direct":
+        texts["direct"] = ("on", "Over loopback, TLS; keys that no file pins came from the coordinator.")
+    state, meaning = texts.get(str(how), ("unknown", "The record does not say how the parties met."))
+    told = "sizes, costs and commitments"
+    if isinstance(record.raw.get("intersection"), int):
+        told += ", and how many keys match"
+    hidden = Layer("keys and rows at the parties", "on", f"The coordinator was told {told}; no key, no row.")
+    return [Layer(name, state, meaning), hidden]
 
 
 def _policy(record: Record) -> Layer:

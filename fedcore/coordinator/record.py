@@ -100,6 +100,7 @@ class Record:
     """A whole run; `raw` is the file as read."""
 
     raw: dict[str, Any]
+    kind: str
     name: str
     run: str
     engine: str
@@ -242,6 +243,7 @@ def parse(result: Mapping[str, Any]) -> Record:
     last = next((each for each in reversed(rounds) if each.evaluate or each.central), None)
     return Record(
         raw=dict(result),
+        kind=str(result.get("kind") or "train"),
         name=str(result.get("name") or job.get("name") or "unnamed"),
         run=str(result.get("run") or ""),
         engine=str(result.get("engine") or "unknown"),

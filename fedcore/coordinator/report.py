@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fedcore.coordinator import report_account as account
+from fedcore.coordinator import report_psi as intersection
 from fedcore.coordinator import report_results as results
 from fedcore.coordinator.markup import Markup, element, join
 from fedcore.coordinator.record import Record, parse, read_result
@@ -82,6 +83,14 @@ def render(result: Mapping[str, Any], run_dir: Path | None = None) -> str:
 
 
 def _sections(record: Record, run_dir: Path | None) -> list[Markup]:
+    if record.kind == "psi":
+        return [
+            account.protection(record, run_dir),
+            intersection.parties(record),
+            intersection.time(record),
+            intersection.results(record),
+            account.job(record),
+        ]
     return [
         account.protection(record, run_dir),
         results.comparison(record),
@@ -96,7 +105,7 @@ def _sections(record: Record, run_dir: Path | None) -> list[Markup]:
 
 
 def _opening(record: Record, run_dir: Path | None) -> Markup:
-    kind = {"train": "a training run"}.get(str(record.raw.get("kind")), "a run")
+    kind = {"train": "a training run", "psi": "an intersection"}.get(str(record.raw.get("kind")), "a run")
     label = element("p", element("b", "fedcore"), f" · report of {kind}", class_="label")
     parts = [
         label,
@@ -119,11 +128,21 @@ def _stop_notice(record: Record, run_dir: Path | None) -> Markup:
     if record.status in ("interrupted", "failed") and "fedcore resume" not in why:
         folder = f"{run_dir.resolve().parent.name}/{run_dir.resolve().name}" if run_dir else "RUN"
         command = element("code", f"fedcore resume {shlex.quote(folder)}")
-        said.append(join(["Go on from the last completed round with ", command, "."]))
+        how = "Begin it again with " if record.kind == "psi" else "Go on from the last completed round with "
+        said.append(join([how, command, "."]))
     return element("p", *said, class_="notice" if record.status == "stopped-early" else "notice warn")
 
 
 def _facts(record: Record) -> list[Markup]:
+    facts = intersection.facts(record) if record.kind == "psi" else _training_facts(record)
+    return [
+        element("div", element("dt", name), element("dd", value, element("small", note) if note else ""))
+        for name, value, note in facts
+        if value != "–"
+    ]
+
+
+def _training_facts(record: Record) -> list[tuple[str, str, str]]:
     reached = compared(record)["federated"]
     planned = record.planned_rounds
     early = record.final_round and record.rounds and record.final_round != record.rounds[-1].number
@@ -131,7 +150,7 @@ def _facts(record: Record) -> list[Markup]:
     central = record.baselines is not None and "central" in record.baselines.measured_on
     lost = {each.party for each in record.lost}
     traffic = sum(record.total("bytes").values()) if record.rounds else None
-    facts = [
+    return [
         ("Status", status_text(record), ""),
         (
             metric_title(record.primary) or "Metric",
@@ -144,11 +163,6 @@ def _facts(record: Record) -> list[Markup]:
         ("Time", seconds_text(record.seconds), f"engine {record.engine}"),
         ("Traffic", bytes_text(traffic), "in both directions"),
         ("Model", count_text(record.parameters), "parameters"),
-    ]
-    return [
-        element("div", element("dt", name), element("dd", value, element("small", note) if note else ""))
-        for name, value, note in facts
-        if value != "–"
     ]
 
 

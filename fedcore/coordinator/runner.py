@@ -15,9 +15,12 @@ from flwr.serverapp import Grid
 from fedcore import __version__
 from fedcore.coordinator import checkpoint as checkpoints
 from fedcore.coordinator.model import write_card
-from fedcore.coordinator.workflows.train import Outcome, Settings, run_train
+from fedcore.coordinator.workflows.psi import PsiOutcome, run_psi
+from fedcore.coordinator.workflows.settings import Settings
+from fedcore.coordinator.workflows.train import Outcome, run_train
 from fedcore.errors import FedcoreError, RunInterrupted
 from fedcore.jobs.job import TrainJob
+from fedcore.jobs.psi import PsiJob
 from fedcore.learning.builtin import build_task
 from fedcore.learning.seeds import seeded_model
 from fedcore.trust import evidence
@@ -27,7 +30,7 @@ log = logging.getLogger("fedcore.coordinator")
 RESULT = "result.json"
 
 
-def execute(job: TrainJob, grid: Grid, settings: Settings) -> dict[str, Any]:
+def execute(job: TrainJob | PsiJob, grid: Grid, settings: Settings) -> dict[str, Any]:
     """Run a job and write the run folder: result, model, report, evidence, log.
 
     Args:
@@ -39,7 +42,7 @@ def execute(job: TrainJob, grid: Grid, settings: Settings) -> dict[str, Any]:
         The result, as in `result.json`.
 
     Raises:
-        FedcoreError: As `run_train`; `result.json` then says `refused`, `interrupted` or `failed`, and why.
+        FedcoreError: As `run_train` or `run_psi`; `result.json` then says `refused`, `interrupted` or `failed`, and why.
         KeyboardInterrupt: Ctrl-C; the run is `interrupted`.
     """
     began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
@@ -51,19 +54,22 @@ def execute(job: TrainJob, grid: Grid, settings: Settings) -> dict[str, Any]:
         "engine": settings.engine,
         "started": started,
         "job": job.model_dump(mode="json", by_alias=True),
-        "protection": job.protection.model_dump(),
+        "protection": job.protection.model_dump() if isinstance(job, TrainJob) else {},
     }
     with _log_to(settings.folder / "run.log"):
+        psi = isinstance(job, PsiJob)
         try:
-            outcome = run_train(job, grid, settings)
-            result.update(_finished(job, settings, outcome))
+            if isinstance(job, TrainJob):
+                result.update(_trained(job, settings, run_train(job, grid, settings)))
+            else:
+                result.update(_intersected(job, run_psi(job, grid, settings)))
         except FedcoreError as error:
-            result.update(_stopped(settings.folder, error))
+            result.update(_stopped(settings.folder, error, psi))
             log.error("%s", error)
             raise
         except Exception as error:
             log.exception("the run failed")
-            result.update(_stopped(settings.folder, FedcoreError(f"{type(error).__name__}: {error}")))
+            result.update(_stopped(settings.folder, FedcoreError(f"{type(error).__name__}: {error}"), psi))
             raise
         except BaseException as error:
             # Ctrl-C; or Flower ends the ServerApp because the run was stopped.
@@ -80,7 +86,7 @@ def execute(job: TrainJob, grid: Grid, settings: Settings) -> dict[str, Any]:
     return result
 
 
-def _finished(job: TrainJob, settings: Settings, outcome: Outcome) -> dict[str, Any]:
+def _trained(job: TrainJob, settings: Settings, outcome: Outcome) -> dict[str, Any]:
     progress, agreement = outcome.progress, outcome.agreement
     checkpoints.save_model(settings.folder / "model.safetensors", outcome.arrays)
     write_card(settings.folder / "model.json", job, agreement.schema)
@@ -109,6 +115,37 @@ def _finished(job: TrainJob, settings: Settings, outcome: Outcome) -> dict[str, 
     }
 
 
+def _intersected(job: PsiJob, outcome: PsiOutcome) -> dict[str, Any]:
+    receipts = outcome.receipts
+    result: dict[str, Any] = {
+        "status": "finished",
+        "reason": None,
+        "participants": [
+            {
+                "name": name,
+                "rows": receipt["rows"],
+                "items": receipt["items"],
+                "role": receipt["role"],
+                "layers": outcome.offers[name]["layers"],
+            }
+            for name, receipt in receipts.items()
+        ],
+        "meeting": {"how": outcome.meeting.how, "session": outcome.meeting.session},
+        "exchanges": {
+            phase.name: {
+                "seconds": phase.seconds,
+                "bytes": {way: phase.total(way) for way in ("down", "up")},
+            }
+            for phase in outcome.phases
+        },
+        "receipts": receipts,
+    }
+    counts = [receipt["intersection"] for receipt in receipts.values() if "intersection" in receipt]
+    if job.reveal.coordinator == "count" and counts:
+        result["intersection"] = counts[0]
+    return result
+
+
 def _describe(job: TrainJob, outcome: Outcome) -> dict[str, Any]:
     # Seeded, so that counting parameters does not disturb another run in this process.
     module = seeded_model(build_task(job.task, outcome.agreement.schema).model, job.seed)
@@ -131,12 +168,14 @@ def _final(rounds: list[dict[str, Any]], best: dict[str, Any] | None) -> dict[st
     }
 
 
-def _stopped(folder: Path, error: FedcoreError) -> dict[str, Any]:
+def _stopped(folder: Path, error: FedcoreError, psi: bool = False) -> dict[str, Any]:
     stored = checkpoints.load(folder / "checkpoints")
     if stored or isinstance(error, RunInterrupted):
         error.message += f". Go on with `fedcore resume {folder}`"
     rounds = stored.progress["rounds"] if stored else []
-    if not rounds and not isinstance(error, RunInterrupted):
+    if psi and error.step != "prepare" and not isinstance(error, RunInterrupted):
+        status = "failed"
+    elif not rounds and not isinstance(error, RunInterrupted):
         status = "refused"
     else:
         status = "interrupted"
@@ -167,7 +206,7 @@ def note_interruption(folder: Path, about: dict[str, Any], error: FedcoreError) 
         **{key: about[key] for key in ("run", "engine", "job")},
         "kind": about["job"]["kind"],
         "name": about["job"]["name"],
-        "protection": about["job"]["protection"],
+        "protection": about["job"].get("protection", {}),
         **_stopped(folder, RunInterrupted(error.message, party=error.party, step=error.step)),
     }
     checkpoints.write_json(folder / RESULT, result)

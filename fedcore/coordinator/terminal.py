@@ -23,6 +23,7 @@ from rich.text import Text
 from fedcore.coordinator.markup import plain
 from fedcore.coordinator.receipt import layers
 from fedcore.coordinator.record import Record, Round, parse
+from fedcore.coordinator.terminal_psi import shown as intersection_shown
 from fedcore.coordinator.wording import (
     bytes_text,
     comparison,
@@ -128,6 +129,9 @@ class RoundProgress:
                 Text.assemble(("lost ", "yellow"), f"{plain(party)}{where}: {plain(reason)}"), soft_wrap=True
             )
 
+    def progress(self, party: str, phase: str, done: int, of: int) -> None:
+        """Of no interest to rounds."""
+
     def round_finished(self, record: Mapping[str, Any]) -> None:
         """A round is complete; `record` is its object in `result.json`."""
         parsed = parse({"rounds": [record]})
@@ -195,6 +199,8 @@ def print_summary(
     why = plain(record.error.get("message") or record.reason or "")
     if why and record.status != "finished":
         parts += [Text(), _text(f"{status_text(record)}: {why}", style="bold")]
+    if record.kind == "psi":
+        parts += intersection_shown(record.raw)
     table = _comparison(record)
     if table is not None:
         parts += [Text(), table]

@@ -11,8 +11,9 @@ from fedcore.coordinator.grids.evidence import Watcher
 
 
 class RunWatcher(Watcher, Protocol):
-    """Told of phases, replies and rounds."""
+    """Told of phases, replies, rounds, and of how far a party is in a protocol between two."""
 
+    def progress(self, party: str, phase: str, done: int, of: int) -> None: ...
     def round_finished(self, record: dict[str, Any]) -> None: ...
     def finished(self, result: dict[str, Any]) -> None: ...
 
@@ -27,6 +28,9 @@ class Silent:
         """Nothing."""
 
     def lost(self, party: str, phase: str, reason: str) -> None:
+        """Nothing."""
+
+    def progress(self, party: str, phase: str, done: int, of: int) -> None:
         """Nothing."""
 
     def round_finished(self, record: dict[str, Any]) -> None:
@@ -57,6 +61,10 @@ class EventFile:
         """A line."""
         self._tell("lost", party, phase, reason)
 
+    def progress(self, party: str, phase: str, done: int, of: int) -> None:
+        """A line."""
+        self._tell("progress", party, phase, done, of)
+
     def round_finished(self, record: dict[str, Any]) -> None:
         """A line."""
         self._tell("round_finished", record)
@@ -69,7 +77,7 @@ class EventFile:
 class Replay:
     """Reads events that another process writes and tells them to a watcher."""
 
-    EVENTS = ("phase_started", "reply", "lost", "round_finished")
+    EVENTS = ("phase_started", "reply", "lost", "progress", "round_finished")
 
     def __init__(self, file: Path, watcher: RunWatcher) -> None:
         self.path = file

@@ -33,6 +33,19 @@ _MODELS = {
     "resnet18": "a neural network (ResNet-18)",
 }
 _ACRONYMS = frozenset({"auc", "roc_auc", "f1", "r2", "mse", "rmse", "mae", "mape", "prauc", "pr_auc", "mcc"})
+_PHASES = {
+    "read": "reading the keys",
+    "collapse": "sorting, collapsing duplicates",
+    "meet": "meeting the other party",
+    "agree": "agreeing on the settings",
+    "vole": "exchanging masked keys",
+    "vole-compact": "exchanging masked keys",
+    "ecdh": "exchanging masked keys",
+    "check": "checking planted keys and counts",
+    "write": "writing the rows",
+    "done": "done",
+}
+"""What a party does in each phase of an intersection."""
 _STATUS = {
     "finished": "Finished",
     "stopped-early": "Stopped early",
@@ -124,8 +137,15 @@ def model_text(record: Record) -> str:
     return f"the model of {task['use']}" if task.get("use") else "a model"
 
 
+def phase_text(name: str) -> str:
+    """What a party does in a phase of an intersection."""
+    return _PHASES.get(name, name)
+
+
 def headline(record: Record) -> str:
-    """The run in one sentence: what was trained, by whom, the result, and what was protected."""
+    """The run in one sentence: what was done, by whom, the result, and what was protected."""
+    if record.kind == "psi":
+        return _intersection(record)
     who = people(len(record.members)) if record.members else "the participants"
     task = record.job.get("task")
     target = task.get("target") if isinstance(task, Mapping) else None
@@ -144,6 +164,30 @@ def headline(record: Record) -> str:
     lead = f"{who} trained {what}{when}"
     lead = lead[0].upper() + lead[1:]
     return f"{lead}{_reached(record)}; {_protected(record)}."
+
+
+def _intersection(record: Record) -> str:
+    parties = record.job.get("parties")
+    who = _and([str(name) for name in parties]) if isinstance(parties, Mapping) else "two parties"
+    reveal = record.job.get("reveal")
+    reveal = reveal if isinstance(reveal, Mapping) else {}
+    to = _and([str(name) for name in reveal.get("to") or ()])
+    what = (
+        "how many keys they share"
+        if reveal.get("what") == "cardinality"
+        else "which of their rows they share"
+    )
+    if record.status != "finished":
+        verb = {"refused": "was refused", "interrupted": "was interrupted"}.get(record.status, "failed")
+        where = f" at {record.error['party']}" if record.error.get("party") else ""
+        return f"No result: {who} were to find {what}, but the run {verb}{where}."
+    found = record.raw.get("intersection")
+    number = f", {count_text(found)} keys" if isinstance(found, int) else ""
+    place = "keys and rows stayed at the parties"
+    if record.engine != "deployment":
+        ran = "in simulation" if record.engine == "simulation" else "on one machine"
+        place = f"both ran {ran} (engine {record.engine})"
+    return f"{who} found {what}{number}; {to} learned it; {place}."
 
 
 def comparison(record: Record) -> dict[str, float | None]:

@@ -112,6 +112,16 @@ class Running:
         told = read_state(self.folders).get("participants", [])
         return {str(each["node"]): each["name"] for each in told if each["node"] is not None}
 
+    def keys(self) -> dict[str, str]:
+        """The public key line of each registered participant."""
+        lines = {name: self.folders.registered / f"{name}.pub" for name in self.nodes().values()}
+        return {name: file.read_text().strip() for name, file in lines.items() if file.exists()}
+
+    def relay(self) -> dict[str, str] | None:
+        """Address and public key line of the relay, where there is one."""
+        relay: dict[str, str] | None = read_state(self.folders).get("relay")
+        return relay
+
     def run(
         self,
         job: Path,

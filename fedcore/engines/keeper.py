@@ -26,6 +26,7 @@ from fedcore.engines.plan import (
     front_command,
     make_plan,
     reachable,
+    relay_command,
     superexec_command,
     superlink_command,
 )
@@ -41,6 +42,7 @@ from fedcore.engines.processes import (
 from fedcore.engines.state import owner, write_state
 from fedcore.engines.supervisor import Supervisor, Unit
 from fedcore.errors import EngineError, FedcoreError
+from fedcore.jobs.federation import Relay
 from fedcore.jobs.load import load_federation
 
 _TICK = 0.1
@@ -84,6 +86,7 @@ class Federation:
         self._error: dict[str, Any] | None = None
         self._began = time.time()
         self._superlink = ""
+        self._relay: dict[str, str] | None = None
         self._written = self._asked = 0.0
         self._used = time.monotonic()
         self._stop = False
@@ -175,6 +178,8 @@ class Federation:
             self._supervisor.add(door)
             self._wait(lambda: door.ready, door, deadline)
         self._register(commands)
+        if plan.federation.spec.relay is not None:
+            self._start_relay(plan.federation.spec.relay, environment, deadline)
         nodes = []
         for site in plan.sites:
             units = supernode_units(site, folders, self._mark, self._superlink, tls.authority, superlink)
@@ -191,16 +196,37 @@ class Federation:
         self._status = "up"
         self._write()
 
-    def _wait(self, condition: Callable[[], bool], unit: Unit, deadline: float) -> None:
+    def _wait(
+        self, condition: Callable[[], bool], unit: Unit, deadline: float, what: str = "SuperLink"
+    ) -> None:
         while not condition():
             self._tick()
             if unit.failures >= _GIVE_UP or time.monotonic() > deadline:
-                raise _not_up(unit, "SuperLink did not start", "coordinator")
+                raise _not_up(unit, f"{what} did not start", "coordinator")
+
+    def _start_relay(self, relay: Relay, environment: dict[str, str], deadline: float) -> None:
+        """Let participants that cannot reach each other meet at the coordinator."""
+        plan, folders = self._plan, self._plan.folders
+        host, port = relay.bound.rsplit(":", 1)
+        require_free(host, int(port), "port of relay.address in the federation file")
+        unit = Unit(
+            "relay",
+            lambda: relay_command(plan, relay.bound),
+            environment,
+            folders.log("relay"),
+            plan.federation.file.parent,
+        )
+        self._supervisor.add(unit)
+        self._wait(lambda: unit.said("relay at"), unit, deadline, "relay")
+        self._relay = {"address": relay.address, "public_key": plan.coordinator.public_line}
 
     def _register(self, commands: FlowerCommands) -> None:
         """Tell the SuperLink whose keys it accepts: the roster's and the sites', nobody else's."""
-        folder = self._plan.folders.root / "registered"
+        folder = self._plan.folders.registered
         folder.mkdir(exist_ok=True, mode=0o700)
+        # The relay serves whoever stands here, so an earlier roster's must not.
+        for old in folder.glob("*.pub"):
+            old.unlink()
         for name, line in self._plan.registered.items():
             path = folder / f"{name}.pub"
             path.write_text(line + "\n")
@@ -265,6 +291,7 @@ class Federation:
             "address": self._plan.federation.spec.coordinator.address,
             "superlink": self._superlink,
             "authority": str(self._plan.folders.root / "tls" / "ca.crt"),
+            "relay": self._relay,
             "participants": [
                 {"name": name, "node": self._nodes.get(name), "online": online, "here": name in local}
                 for name, online in self._online.items()

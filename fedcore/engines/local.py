@@ -12,14 +12,16 @@ from flwr.app import Context
 
 from fedcore.coordinator.runner import execute
 from fedcore.coordinator.watch import Silent
-from fedcore.coordinator.workflows.train import Settings
+from fedcore.coordinator.workflows.settings import Settings
 from fedcore.engines.cores import usable_cores
 from fedcore.engines.embedded import EmbeddedGrid, Node
 from fedcore.flower import empty_run
 from fedcore.jobs.job import TrainJob
 from fedcore.jobs.load import LoadedFederation
 from fedcore.jobs.participant import Participant
+from fedcore.jobs.psi import PsiJob
 from fedcore.participant.client_app import build_client_app
+from fedcore.participant.meeting import InMemory
 
 
 def by_index(participants: Sequence[Participant]) -> Any:
@@ -32,7 +34,7 @@ def by_index(participants: Sequence[Participant]) -> Any:
 
 
 def run_embedded(
-    home: Path, job: TrainJob, federation: LoadedFederation, run: str, *, resume: bool, watcher: Any
+    home: Path, job: TrainJob | PsiJob, federation: LoadedFederation, run: str, *, resume: bool, watcher: Any
 ) -> dict[str, Any]:
     """Run the job in this process.
 
@@ -47,12 +49,16 @@ def run_embedded(
     cores = usable_cores()
     options = federation.spec.embedded
     workers = min(cores, len(people)) if options.workers == "auto" else options.workers
+    if isinstance(job, PsiJob):
+        # Two parties that wait for each other need a thread each.
+        workers = max(2, workers)
+    told = watcher or Silent()
     nodes = [Node({"partition-id": i, "num-partitions": len(people)}, {}) for i in range(len(people))]
     # This thread, which evaluates on central data, keeps every core. Asking for the number of threads is what
     # fixes it here: a thread that never asked takes over the number that a worker sets for itself.
     threads = torch.get_num_threads()
     grid = EmbeddedGrid(
-        build_client_app(by_index(people)),
+        build_client_app(by_index(people), InMemory(), told.progress),
         nodes,
         workers=workers,
         serialize=options.serialize,
@@ -64,7 +70,7 @@ def run_embedded(
         folder=home,
         engine="embedded",
         expected=len(people),
-        watcher=watcher or Silent(),
+        watcher=told,
         stream=True,
         digest=federation.spec.virtual is None,
         participants=people,

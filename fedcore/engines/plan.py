@@ -50,6 +50,11 @@ class Folders:
         return self.root / "users"
 
     @property
+    def registered(self) -> Path:
+        """Public key lines, `NAME.pub`, of those whom the SuperLink lets in."""
+        return self.root / "registered"
+
+    @property
     def database(self) -> Path:
         """The SuperLink's state, which lets it be killed and come back."""
         return self.root / "superlink.db"
@@ -262,6 +267,17 @@ def front_command(tls: TlsFiles, host: str, port: int, superlink: str) -> list[s
         *("--host", host, "--port", str(port), "--superlink", superlink),
         *("--ca", str(tls.authority), "--certificate", str(tls.certificate), "--key", str(tls.key)),
     ]
+
+
+def relay_command(plan: Plan, listen: str) -> list[str]:
+    """`fedcore relay`, for the participants that the SuperLink lets in; it shows the coordinator's key.
+
+    Args:
+        plan: Of the deployment.
+        listen: `host:port`.
+    """
+    words = ["--listen", listen, "--identity", str(plan.coordinator.path)]
+    return [sys.executable, "-m", "fedcore", "relay", *words, "--party", str(plan.folders.registered)]
 
 
 def superexec_command(runtime: str, secret: Path, authority: Path | None) -> list[str]:

@@ -6,13 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fedcore import errors
-from fedcore.coordinator.app import EVENTS, NODES
+from fedcore.coordinator.app import EVENTS, NODES, PEERS
 from fedcore.coordinator.checkpoint import write_json
 from fedcore.coordinator.runner import RESULT, note_interruption
 from fedcore.coordinator.watch import Replay, Silent
 from fedcore.engines.deployment import deployment
-from fedcore.errors import EngineError, FedcoreError
+from fedcore.errors import EngineError, FedcoreError, error_kind
 from fedcore.jobs.load import LoadedFederation
 
 
@@ -42,6 +41,7 @@ def run_deployed(
     try:
         with deployment(federation) as running:
             write_json(home / NODES, running.nodes())
+            write_json(home / PEERS, {"keys": running.keys(), "relay": running.relay()})
             running.run(home / "job.yaml", home, resume=resume, on_poll=shown.poll)
     except KeyboardInterrupt:
         _noted(home, about, before, EngineError("stopped by the user (Ctrl-C)"))
@@ -70,8 +70,4 @@ def _noted(home: Path, about: dict[str, Any], before: int, error: FedcoreError) 
 
 
 def _as_raised(told: dict[str, Any]) -> FedcoreError:
-    kind = getattr(errors, str(told["type"]), FedcoreError)
-    if not (isinstance(kind, type) and issubclass(kind, FedcoreError)):
-        kind = FedcoreError
-    raised: FedcoreError = kind(told["message"], party=told["party"], step=told["step"])
-    return raised
+    return error_kind(str(told["type"]))(told["message"], party=told["party"], step=told["step"])

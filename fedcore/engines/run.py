@@ -16,10 +16,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from fedcore.coordinator.checkpoint import write_json
-from fedcore.errors import JobError, RunInterrupted
+from fedcore.errors import JobError, RunInterrupted, did_you_mean
 from fedcore.jobs.federation import Engine, Federation
-from fedcore.jobs.job import TrainJob
+from fedcore.jobs.job import TrainJob, parse_job
 from fedcore.jobs.load import LoadedFederation, load_federation, load_job
+from fedcore.jobs.psi import PsiJob
 
 log = logging.getLogger("fedcore.engines")
 
@@ -144,13 +145,13 @@ def resume(folder: str | Path, *, engine: Engine | None = None, watcher: Any = N
     return _go(home, job, load_federation(about["federation"]), about, resume=True, watcher=watcher)
 
 
-def job_of(folder: str | Path) -> TrainJob:
+def job_of(folder: str | Path) -> TrainJob | PsiJob:
     """The job of a run, not what its file may say by now.
 
     Raises:
         JobError: Not a run folder.
     """
-    return TrainJob.model_validate(_about(Path(folder))["job"])
+    return parse_job(_about(Path(folder))["job"])
 
 
 def _about(home: Path) -> dict[str, Any]:
@@ -162,7 +163,7 @@ def _about(home: Path) -> dict[str, Any]:
 
 def _go(
     home: Path,
-    job: TrainJob,
+    job: TrainJob | PsiJob,
     federation: LoadedFederation,
     about: dict[str, str],
     *,
@@ -195,12 +196,23 @@ def _names(federation: LoadedFederation, engine: str) -> list[str]:
     return [participant.name for participant in federation.participants]
 
 
-def check_together(job: TrainJob, federation: Federation, engine: str, names: list[str]) -> None:
+def check_together(job: TrainJob | PsiJob, federation: Federation, engine: str, names: list[str]) -> None:
     """Refuse a job that this federation cannot run, before anything starts.
 
     Raises:
         JobError: With what is allowed.
     """
+    if isinstance(job, TrainJob):
+        _check_cohort(job, federation, engine, names)
+    else:
+        for name in job.parties:
+            if name not in names:
+                raise JobError(f"parties: nobody is called {name!r}; {did_you_mean(name, names)}")
+    if engine == "deployment" and federation.virtual is not None:
+        raise JobError("virtual participants run on engine embedded or simulation, not deployment")
+
+
+def _check_cohort(job: TrainJob, federation: Federation, engine: str, names: list[str]) -> None:
     if len(names) < job.participants.min:
         raise JobError(
             f"participants.min is {job.participants.min} but federation {federation.name} has {len(names)} "
@@ -208,8 +220,6 @@ def check_together(job: TrainJob, federation: Federation, engine: str, names: li
         )
     unknown = [name for name in job.participants.names or () if name not in names]
     if unknown:
-        from fedcore.errors import did_you_mean
-
         raise JobError(
             f"participants.names: nobody is called {unknown[0]!r}; {did_you_mean(unknown[0], names)}"
         )
@@ -218,11 +228,9 @@ def check_together(job: TrainJob, federation: Federation, engine: str, names: li
             "baselines: pooled needs every site's rows on one machine; engine deployment keeps them at the sites. "
             "Leave it out, or run the study on engine embedded"
         )
-    if engine == "deployment" and federation.virtual is not None:
-        raise JobError("virtual participants run on engine embedded or simulation, not deployment")
 
 
-def _new_folder(job: TrainJob) -> Path:
+def _new_folder(job: TrainJob | PsiJob) -> Path:
     stem = f"{job.name}-{datetime.now():%Y%m%d-%H%M%S}"
     for suffix in ("", *(f"-{n}" for n in range(2, 1000))):
         folder = Path("runs") / (stem + suffix)

@@ -6,8 +6,12 @@ detached SuperLink behind; its use stands in this file alone.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
+import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +19,45 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedcore.coordinator.runner import execute
-from fedcore.coordinator.watch import Silent
-from fedcore.coordinator.workflows.train import Settings
+from fedcore.coordinator.watch import Replay, RunWatcher, Silent
+from fedcore.coordinator.workflows.settings import Settings
 from fedcore.engines.cores import usable_cores
 from fedcore.engines.ray_app import FederationApp
 from fedcore.errors import EngineError, FedcoreError
 from fedcore.jobs.job import TrainJob
 from fedcore.jobs.load import LoadedFederation
+from fedcore.jobs.psi import PsiJob
+
+PROGRESS = "progress.jsonl"
+"""In the run folder: how far participants are, from their processes."""
+_POLL = 0.1
+
+
+@contextlib.contextmanager
+def _replayed(events: Path | None, watcher: RunWatcher) -> Iterator[None]:
+    """Tell a watcher what other processes write meanwhile."""
+    if events is None:
+        yield
+        return
+    events.unlink(missing_ok=True)
+    shown, over = Replay(events.absolute(), watcher), threading.Event()
+
+    def follow() -> None:
+        while not over.wait(_POLL):
+            shown.poll()
+        shown.poll()
+
+    thread = threading.Thread(target=follow, daemon=True, name="fedcore-progress")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def run_simulated(
-    home: Path, job: TrainJob, federation: LoadedFederation, run: str, *, resume: bool, watcher: Any
+    home: Path, job: TrainJob | PsiJob, federation: LoadedFederation, run: str, *, resume: bool, watcher: Any
 ) -> dict[str, Any]:
     """Run the job on Ray.
 
@@ -47,12 +79,15 @@ def run_simulated(
             "engine simulation needs Ray; install it with `pip install 'fedcore[simulation]'`"
         ) from error
     people = federation.participants
+    told: RunWatcher = watcher or Silent()
+    pair = isinstance(job, PsiJob)
+    events = (home / PROGRESS).absolute() if pair and watcher is not None else None
     settings = Settings(
         run=run,
         folder=home,
         engine="simulation",
         expected=len(people),
-        watcher=watcher or Silent(),
+        watcher=told,
         digest=federation.spec.virtual is None,
         participants=people,
         resume=resume,
@@ -71,16 +106,17 @@ def run_simulated(
     console = logging.getLogger("flwr")
     handlers, console.handlers = console.handlers, [logging.NullHandler()]
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _replayed(events, told):
             warnings.simplefilter("ignore")
             run_simulation(
                 app,
-                FederationApp(federation.file),
+                FederationApp(federation.file, events),
                 num_supernodes=len(people),
                 backend_config={
                     "client_resources": {"num_cpus": options.cpus, "num_gpus": options.gpus},
                     "init_args": {
-                        "num_cpus": usable_cores(),
+                        # Two parties that wait for each other need a process each.
+                        "num_cpus": max(usable_cores(), math.ceil(2 * options.cpus) if pair else 1),
                         "include_dashboard": False,
                         "log_to_driver": False,
                         "logging_level": logging.ERROR,

@@ -42,11 +42,23 @@ def _name(value: str) -> str:
     return value
 
 
+def _address(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not re.fullmatch(r"[^\s:]+|\[[0-9A-Fa-f:.]+\]", host) or not re.fullmatch(r"\d{1,5}", port):
+        raise ValueError("an address is host:port, such as bank-a.example:9443")
+    if not 1 <= int(port) <= 65535:
+        raise ValueError("the port of an address is from 1 to 65535")
+    return value
+
+
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 """A duration; a bare number is seconds."""
 
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
 """An amount of memory; a bare number is bytes."""
+
+Address = Annotated[str, AfterValidator(_address)]
+"""`host:port`."""
 
 Name = Annotated[str, AfterValidator(_name)]
 """A name that is safe in a path, a log line and a Flower record."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from fedcore.jobs.common import Name, Strict
+from fedcore.jobs.common import Address, Name, Strict
 from fedcore.jobs.datasets import DataSet
 from fedcore.jobs.participant import Policy
 
@@ -43,6 +43,25 @@ class Coordinator(Strict):
     def port(self) -> int:
         """The address's port."""
         return int(self.address.rsplit(":", 1)[1])
+
+
+class Relay(Strict):
+    """Where participants meet that other participants cannot reach; kept by the coordinator's machine.
+
+    What passes is encrypted between the participants; the relay learns who talks to whom, and sizes and times.
+
+    Args:
+        address: `host:port` as participants reach it.
+        listen: Interface that is bound.
+    """
+
+    address: Address
+    listen: str = "127.0.0.1"
+
+    @property
+    def bound(self) -> str:
+        """`host:port` to listen at."""
+        return f"{self.listen}:{self.address.rsplit(':', 1)[1]}"
 
 
 class Virtual(Strict):
@@ -139,6 +158,7 @@ class Federation(Strict):
     name: Name
     engine: Engine = "embedded"
     coordinator: Coordinator = Coordinator()
+    relay: Relay | None = None
     roster: Path | None = None
     participants: tuple[Path, ...] = ()
     virtual: Virtual | None = None

@@ -1,13 +1,14 @@
-"""The job: what is to be done, by whom, under which protection."""
+"""The job: what is to be done, by whom, under which protection. A psi job's own keys stand in `fedcore.jobs.psi`."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, TypeAdapter, model_validator
 
 from fedcore.jobs.common import Name, Seconds, Strict
 from fedcore.jobs.datasets import DataSet
+from fedcore.jobs.psi import PsiJob
 
 
 class Participants(Strict):
@@ -245,9 +246,19 @@ class TrainJob(Strict):
         return self
 
 
-Job = TrainJob
+Job = Annotated[TrainJob | PsiJob, Field(discriminator="kind")]
 """Every kind of job this version knows."""
 
-JOB_KINDS = ("train",)
+JOB_KINDS = ("train", "psi")
 
 BUILT_IN_TASKS = ("tabular-classifier", "image-classifier")
+
+
+def parse_job(written: Any) -> TrainJob | PsiJob:
+    """The job that a run's `run.json` holds.
+
+    Args:
+        written: As `model_dump(mode="json", by_alias=True)` gave it.
+    """
+    job: TrainJob | PsiJob = TypeAdapter(Job).validate_python(written)
+    return job

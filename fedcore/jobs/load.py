@@ -22,6 +22,7 @@ from fedcore.jobs.federation import Federation, Roster
 from fedcore.jobs.job import Job, TrainJob
 from fedcore.jobs.participant import Participant
 from fedcore.jobs.problems import Problem, refuse
+from fedcore.jobs.psi import PsiJob
 from fedcore.jobs.source import Source, read_source
 from fedcore.jobs.validation import validate
 from fedcore.jobs.virtual import virtual_participants
@@ -79,7 +80,7 @@ class LoadedFederation:
     participant_files: tuple[Path, ...]
 
 
-def load_job(path: str | Path) -> TrainJob:
+def load_job(path: str | Path) -> TrainJob | PsiJob:
     """The job of a file.
 
     Raises:
@@ -87,7 +88,7 @@ def load_job(path: str | Path) -> TrainJob:
     """
     checked = check_file(path, "job")
     refuse(checked.problems)
-    job: TrainJob = _absolute(checked.model, _folder(checked.file))
+    job: TrainJob | PsiJob = _absolute(checked.model, _folder(checked.file))
     return job
 
 
@@ -240,7 +241,8 @@ def recognise(data: Any) -> str | None:
 
 def _likeness(data: dict[str, Any], kind: str) -> float:
     """How many keys of a file are keys of the kind, a misspelt one counting in part and a mark for more."""
-    known = list(shape.fields(KINDS[kind]))
+    picked = shape.choice(KINDS[kind])
+    known = [key for model in (picked.models if picked else (KINDS[kind],)) for key in shape.fields(model)]
     near = [(key, nearest(key, known)) for key in data]
     marked = any(name in MARKS[kind] for _, name in near)
     return sum(SequenceMatcher(None, key, name).ratio() for key, name in near if name) + 0.5 * marked

@@ -32,7 +32,10 @@ def check_job_kind(source: Source) -> tuple[list[Problem], bool]:
     if "kind" not in source.data:
         misspelt = [key for key in source.data if nearest(key, ("kind", "name", "data", "task")) == "kind"]
         if not misspelt:
-            return [source.problem(("kind",), "missing", allowed=JOB_KINDS)], True
+            missing = source.problem(("kind",), "missing", allowed=JOB_KINDS)
+            # Judged as what it most likely is, so that its other problems are told too.
+            source.data["kind"] = "psi" if "parties" in source.data else "train"
+            return [missing], True
         return [], True
     kind = source.data["kind"]
     if kind in JOB_KINDS:

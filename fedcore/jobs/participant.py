@@ -7,8 +7,22 @@ from typing import Literal
 
 from pydantic import Field
 
-from fedcore.jobs.common import Bytes, Name, Strict
+from fedcore.jobs.common import Address, Bytes, Name, Strict
 from fedcore.jobs.datasets import DataSet
+from fedcore.jobs.psi import Protocol
+
+
+class Revealed(Strict):
+    """Who may learn what of the rows that a party shares with this site: nobody, unless named here.
+
+    Args:
+        rows: Parties that may learn which of their rows match rows of this site, or `any`.
+        cardinality: Parties that may learn how many keys match; `any` is every party. Also `coordinator`,
+            which `any` does not include.
+    """
+
+    rows: Literal["any"] | tuple[Name, ...] = ()
+    cardinality: Literal["any"] | tuple[Name, ...] = ()
 
 
 class Rule(Strict):
@@ -21,6 +35,9 @@ class Rule(Strict):
         purpose: A purpose the job must state, or `any`.
         min_cohort: Fewest participants the run must have.
         min_rows: Fewest rows of this site over which anything is computed and released.
+        peers: For `psi`: parties with which this site finds shared rows, or `any`; nobody when absent.
+        protocols: For `psi`: protocols that may be used, or `any`.
+        reveal: For `psi`: what others may learn. What this site itself learns is for the others to allow.
     """
 
     jobs: tuple[Literal["train", "psi", "vertical", "analytics"], ...]
@@ -29,6 +46,9 @@ class Rule(Strict):
     purpose: str = "any"
     min_cohort: int = Field(default=2, ge=1)
     min_rows: int = Field(default=5, ge=1)
+    peers: Literal["any"] | tuple[Name, ...] = ()
+    protocols: Literal["any"] | tuple[Protocol, ...] = "any"
+    reveal: Revealed = Revealed()
 
 
 class Policy(Strict):
@@ -57,6 +77,35 @@ class Resources(Strict):
     memory: Bytes = 8 * 10**9
 
 
+class Inbound(Strict):
+    """Where other participants reach this one, for jobs in which participants talk to each other.
+
+    Args:
+        address: `host:port` as they reach it.
+        listen: Interface that is bound.
+    """
+
+    address: Address
+    listen: str = "127.0.0.1"
+
+    @property
+    def bound(self) -> str:
+        """`host:port` to listen at."""
+        return f"{self.listen}:{self.address.rsplit(':', 1)[1]}"
+
+
+class PinnedPeer(Strict):
+    """A participant to which this one talks directly, and its key.
+
+    Args:
+        public_key: Its OpenSSH public key line (ECDSA P-384); nobody with another key is talked to.
+        address: `host:port` where it is reached; what the coordinator says when absent.
+    """
+
+    public_key: str = Field(pattern=r"^ecdsa-sha2-nistp384 \S+")
+    address: Address | None = None
+
+
 class Participant(Strict):
     """One institution.
 
@@ -68,6 +117,10 @@ class Participant(Strict):
         evidence: `digest` records a SHA-256 of the arrays of every update that left, and has each request on
             the disk before the work begins; `counts` records sizes only, a request together with what became
             of it (virtual participants of a simulation).
+        peers: Other participants to which this one talks directly, by name; needed for `psi` jobs on engine
+            `deployment`. The coordinator cannot put another key in the place of one that stands here.
+        output: Folder for results that stay at the site, one folder per run; `results` in the state folder
+            when absent.
     """
 
     name: Name
@@ -77,3 +130,6 @@ class Participant(Strict):
     resources: Resources = Resources()
     state: Path | None = None
     evidence: Literal["digest", "counts"] = "digest"
+    peers: dict[Name, PinnedPeer] = Field(default_factory=dict)
+    inbound: Inbound | None = None
+    output: Path | None = None

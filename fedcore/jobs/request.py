@@ -6,42 +6,67 @@ import json
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from fedcore.errors import JobError
-from fedcore.jobs.common import Name, Strict
+from fedcore.jobs.common import Address, Name, Seconds, Strict
 from fedcore.jobs.job import LocalTraining, Strategy, Task, TrainJob
+from fedcore.jobs.psi import Items, Protocol, PsiJob, PsiParty, Reveal
 
 RECORD = "fedcore"
 """Name of the ConfigRecord that carries the request."""
+
+PARTY = "party"
+"""Name of the ConfigRecord in a party's answers to a psi request; its one key is `about`, JSON."""
 
 VERSION = 1
 
 
 class Request(Strict):
-    """A request to a participant.
+    """What every request says.
 
     Args:
         version: Of this format; both sides must speak the same.
         run: The run it belongs to.
-        job, kind, purpose, data: Of the job.
+        job, kind, purpose: Of the job.
         cohort: How many participants take part.
-        task, local, strategy, seed: Of the job.
-        schema_: What the participants agreed their rows look like; None while preparing.
     """
 
     version: Literal[1] = 1
     run: Name
     job: Name
-    kind: Literal["train"]
+    kind: str
     purpose: Name
-    data: Name
     cohort: int
+
+    def data_of(self, participant: str) -> str | None:
+        """The data set that it asks of a participant; None when it asks nothing of it."""
+        raise NotImplementedError
+
+    def to_json(self) -> str:
+        """The text that travels."""
+        return self.model_dump_json(by_alias=True)
+
+
+class TrainRequest(Request):
+    """A request of a train job.
+
+    Args:
+        data, task, local, strategy, seed: Of the job.
+        schema_: What the participants agreed their rows look like; None while preparing.
+    """
+
+    kind: Literal["train"]
+    data: Name
     task: Task
     local: LocalTraining
     strategy: Strategy
     seed: int
     schema_: dict[str, Any] | None = None
+
+    def data_of(self, participant: str) -> str | None:
+        """The job's, at every participant."""
+        return self.data
 
     @cached_property
     def rows_key(self) -> str:
@@ -53,14 +78,61 @@ class Request(Strict):
         """What decides the work; equal for all rounds of a run."""
         return self.model_dump_json(exclude={"cohort"})
 
-    def to_json(self) -> str:
-        """The text that travels."""
-        return self.model_dump_json(by_alias=True)
+
+class Meeting(Strict):
+    """Where and as whom two parties meet.
+
+    Args:
+        session: Its name, made for this run.
+        how: `memory` in one process; `direct` when one party listens; `relay` when neither can.
+        keys: Public key lines of the parties by name, as the coordinator knows them. What a party's own file
+            says goes before.
+        listens: For `direct`: who waits at the address; the other calls.
+        address: Of the party that listens, or of the relay.
+        relay_key: Public key line of the relay.
+    """
+
+    session: Name
+    how: Literal["memory", "direct", "relay"]
+    keys: dict[Name, str] = Field(default_factory=dict)
+    listens: Name | None = None
+    address: Address | None = None
+    relay_key: str | None = None
 
 
-def request_for(job: TrainJob, run: str, cohort: int, schema: dict[str, Any] | None) -> Request:
-    """The request that a job makes of each participant of a run."""
-    return Request(
+class PsiRequest(Request):
+    """A request of a psi job; the same text for both parties.
+
+    Args:
+        parties, protocol, reveal, items, memory_limit, deadline: Of the job.
+        meeting: None while preparing.
+    """
+
+    kind: Literal["psi"]
+    parties: dict[Name, PsiParty]
+    protocol: Protocol
+    reveal: Reveal
+    items: Items
+    memory_limit: int | None
+    deadline: Seconds
+    meeting: Meeting | None = None
+
+    def data_of(self, participant: str) -> str | None:
+        """What the job names for it; None when it is no party."""
+        party = self.parties.get(participant)
+        return party.data if party else None
+
+    def other(self, participant: str) -> str:
+        """The other party's name."""
+        return next(name for name in self.parties if name != participant)
+
+
+_KINDS: dict[str, type[Request]] = {"train": TrainRequest, "psi": PsiRequest}
+
+
+def request_for(job: TrainJob, run: str, cohort: int, schema: dict[str, Any] | None) -> TrainRequest:
+    """The request that a train job makes of each participant of a run."""
+    return TrainRequest(
         run=run,
         job=job.name,
         kind=job.kind,
@@ -75,6 +147,24 @@ def request_for(job: TrainJob, run: str, cohort: int, schema: dict[str, Any] | N
     )
 
 
+def psi_request_for(job: PsiJob, run: str, meeting: Meeting | None) -> PsiRequest:
+    """The request that a psi job makes of its two parties."""
+    return PsiRequest(
+        run=run,
+        job=job.name,
+        kind=job.kind,
+        purpose=job.purpose,
+        cohort=len(job.parties),
+        parties=job.parties,
+        protocol=job.protocol,
+        reveal=job.reveal,
+        items=job.items,
+        memory_limit=job.memory_limit,
+        deadline=job.deadline,
+        meeting=meeting,
+    )
+
+
 @lru_cache(maxsize=64)
 def parse_request(text: str) -> Request:
     """Read a request, strictly: a participant acts on nothing it does not know.
@@ -83,12 +173,13 @@ def parse_request(text: str) -> Request:
         JobError: Not a request of this version.
     """
     try:
-        version = json.loads(text).get("version")
+        told = json.loads(text)
+        version = told.get("version")
         if version != VERSION:
             raise JobError(
                 f"the coordinator speaks request version {version!r}, this participant {VERSION}; "
                 "install the same version of fedcore at both"
             )
-        return Request.model_validate_json(text)
-    except (ValueError, AttributeError, ValidationError) as error:
+        return _KINDS[told["kind"]].model_validate_json(text)
+    except (ValueError, AttributeError, KeyError, TypeError, ValidationError) as error:
         raise JobError("the coordinator's message is not a request this version of fedcore knows") from error

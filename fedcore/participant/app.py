@@ -17,7 +17,12 @@ def _load(file: str) -> Participant:
     return load_participant(file)
 
 
-def _resolve(context: Context) -> Participant:
+def resolve(context: Context) -> Participant:
+    """The participant whose file the SuperNode's configuration names.
+
+    Raises:
+        JobError: It names none, or the file is wrong.
+    """
     file = context.node_config.get("participant")
     if not isinstance(file, str):
         raise JobError(
@@ -26,4 +31,4 @@ def _resolve(context: Context) -> Participant:
     return _load(file)
 
 
-app = build_client_app(_resolve)
+app = build_client_app(resolve)

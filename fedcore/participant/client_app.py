@@ -3,44 +3,85 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from fedcore.errors import JobError
 from fedcore.jobs.participant import Participant
+from fedcore.jobs.request import PsiRequest, Request, TrainRequest
+from fedcore.participant.meeting import Meetings, OverNetwork
 from fedcore.participant.mods.evidence import evidence
 from fedcore.participant.mods.guard import guard
 from fedcore.participant.mods.policy import policy, request_of
+from fedcore.participant.psi import Progress
+
+R = TypeVar("R", bound=Request)
 
 
-def build_client_app(resolve: Callable[[Context], Participant]) -> ClientApp:
+def build_client_app(
+    resolve: Callable[[Context], Participant],
+    meetings: Meetings | None = None,
+    progress: Progress | None = None,
+) -> ClientApp:
     """The app that serves every kind of request this version knows.
 
     Args:
         resolve: Gives the participant whose turn it is, from the node's context.
+        meetings: How participants meet each other; over the network, with pinned keys only, when None.
+        progress: Told how far a participant is, where somebody on its machine watches.
 
     Returns:
-        An app with `train`, `evaluate` and `query.prepare`; nothing leaves but through its mods.
+        An app with `train`, `evaluate`, `query.prepare` and `query.intersect`; nothing leaves but through its mods.
     """
     app = ClientApp(mods=[guard(resolve), evidence(resolve), policy(resolve)])
+    meet = meetings or OverNetwork()
 
     # The work imports torch, so it is imported when there is work.
     @app.query("prepare")
     def prepare(message: Message, context: Context) -> Message:
+        request = request_of(message)
+        if isinstance(request, PsiRequest):
+            from fedcore.participant import psi
+
+            return psi.prepare(resolve(context), request, message, meet)
         from fedcore.participant import work
 
-        return work.prepare(resolve(context), request_of(message), message)
+        return work.prepare(resolve(context), _of(message, TrainRequest), message)
+
+    @app.query("intersect")
+    def intersect(message: Message, context: Context) -> Message:
+        from fedcore.participant import psi
+
+        watch = progress or (lambda party, phase, done, of: None)
+        return psi.take_part(resolve(context), _of(message, PsiRequest), message, meet, watch)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
         from fedcore.participant import work
 
-        return work.train_round(resolve(context), request_of(message), message)
+        return work.train_round(resolve(context), _of(message, TrainRequest), message)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
         from fedcore.participant import work
 
-        return work.evaluate_round(resolve(context), request_of(message), message)
+        return work.evaluate_round(resolve(context), _of(message, TrainRequest), message)
 
     return app
+
+
+def _of(message: Message, kind: type[R]) -> R:
+    """The request in a message, which must be of this kind.
+
+    Raises:
+        JobError: It is of another.
+    """
+    request = request_of(message)
+    if not isinstance(request, kind):
+        raise JobError(
+            f"a message of type {message.metadata.message_type} carries a request of kind {request.kind!r}; install "
+            "the same version of fedcore at coordinator and participants"
+        )
+    return request

@@ -14,7 +14,7 @@ import torch
 from fedcore.errors import DataError, PolicyRefused
 from fedcore.jobs.job import BUILT_IN_TASKS, CustomTask, ImageTask
 from fedcore.jobs.participant import Participant
-from fedcore.jobs.request import Request
+from fedcore.jobs.request import TrainRequest
 from fedcore.learning.builtin import Classifier, build_task, task_class
 from fedcore.learning.examples import (
     Examples,
@@ -82,7 +82,7 @@ class Ready:
     validation: Examples
 
 
-def open_site(participant: Participant, request: Request) -> Site:
+def open_site(participant: Participant, request: TrainRequest) -> Site:
     """Read, check and split the rows that a request names; kept for the run's later rounds.
 
     Raises:
@@ -96,14 +96,14 @@ def open_site(participant: Participant, request: Request) -> Site:
     return site
 
 
-def ready_site(participant: Participant, request: Request, device: torch.device) -> Ready:
+def ready_site(participant: Participant, request: TrainRequest, device: torch.device) -> Ready:
     """The rows encoded by the request's agreed schema, on a device; kept for the run's later rounds."""
     site = open_site(participant, request)
     key = (participant.name, f"{device} {request.work_key}")
     return _of_run(request.run, key, lambda: _ready(site, request, device))
 
 
-def _open(participant: Participant, request: Request) -> Site:
+def _open(participant: Participant, request: TrainRequest) -> Site:
     from fedcore.participant.data import read_schema, read_table
 
     data = participant.catalogue[request.data]
@@ -133,7 +133,7 @@ def _open(participant: Participant, request: Request) -> Site:
     return Site(rows, train, validation, classes)
 
 
-def _refuse_few(participant: Participant, request: Request, rows: Rows) -> None:
+def _refuse_few(participant: Participant, request: TrainRequest, rows: Rows) -> None:
     least = check(participant, request).min_rows
     if len(rows) < least:
         raise PolicyRefused(
@@ -148,7 +148,7 @@ def _classification(spec: Any) -> bool:
     return task_class(spec).classification if isinstance(spec, CustomTask) else False
 
 
-def _ready(site: Site, request: Request, device: torch.device) -> Ready:
+def _ready(site: Site, request: TrainRequest, device: torch.device) -> Ready:
     task = agreed_task(request)
     sides = [
         encode(site.rows, task.schema, task.classification, at).to(device)
@@ -157,7 +157,7 @@ def _ready(site: Site, request: Request, device: torch.device) -> Ready:
     return Ready(task, *sides)
 
 
-def agreed_task(request: Request) -> Task:
+def agreed_task(request: TrainRequest) -> Task:
     """The request's task over its agreed schema; one object for all participants in a process."""
     agreed = request.schema_
     if agreed is None:

@@ -14,7 +14,7 @@ from fedcore.errors import DataError, JobError
 from fedcore.flower import array_record, arrays_in, base_array, configs_in
 from fedcore.jobs.job import LocalTraining
 from fedcore.jobs.participant import Participant
-from fedcore.jobs.request import Request
+from fedcore.jobs.request import TrainRequest
 from fedcore.learning.training import choose_device, evaluate, load_arrays, resident_model, take_arrays, train
 from fedcore.participant.site import Ready, open_site, ready_site
 from fedcore.participant.store import load_state, save_state
@@ -25,7 +25,7 @@ LAYERS = {"policy": "on", "disclosure": "off", "privacy": "off", "protection": "
 """Layers of the release gate in this version, for the run's receipt."""
 
 
-def prepare(participant: Participant, request: Request, message: Message) -> Message:
+def prepare(participant: Participant, request: TrainRequest, message: Message) -> Message:
     """Describe the rows; with `standardize: federated`, release each feature's sum and sum of squares."""
     site = open_site(participant, request)
     about = {
@@ -42,7 +42,7 @@ def prepare(participant: Participant, request: Request, message: Message) -> Mes
     return Message(content, reply_to=message)
 
 
-def train_round(participant: Participant, request: Request, message: Message) -> Message:
+def train_round(participant: Participant, request: TrainRequest, message: Message) -> Message:
     """Train the received model on the site's rows and send it back."""
     config = _config(message)
     local, solo = request.local, int(config.get("solo-rounds", 0))
@@ -81,7 +81,7 @@ def train_round(participant: Participant, request: Request, message: Message) ->
     )
 
 
-def evaluate_round(participant: Participant, request: Request, message: Message) -> Message:
+def evaluate_round(participant: Participant, request: TrainRequest, message: Message) -> Message:
     """Evaluate the received model on the site's validation rows (its training rows when it has none)."""
     ready, model = _workplace(participant, request, request.local)
     arrays, extra = _received(message)
@@ -96,7 +96,7 @@ def evaluate_round(participant: Participant, request: Request, message: Message)
     return Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=message)
 
 
-def _workplace(participant: Participant, request: Request, local: LocalTraining) -> tuple[Ready, nn.Module]:
+def _workplace(participant: Participant, request: TrainRequest, local: LocalTraining) -> tuple[Ready, nn.Module]:
     device = choose_device(local.device, participant.resources.gpus == "auto")
     ready = ready_site(participant, request, device)
     return ready, resident_model(ready.task, device)
@@ -116,7 +116,7 @@ def _received(message: Message) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _half(
-    participant: Participant, request: Request, number: int, extra: Mapping[str, Any]
+    participant: Participant, request: TrainRequest, number: int, extra: Mapping[str, Any]
 ) -> ClientHalf | None:
     kind = resolve(request.strategy.use).client
     if kind is None:

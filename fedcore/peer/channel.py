@@ -84,6 +84,11 @@ class FramedChannel:
             replace(self._received, waited=self.link.incoming.get_waited),
         )
 
+    @property
+    def gone(self) -> str | None:
+        """Why nothing more can come from the other party; None while it is there, as far as this side knows."""
+        return self._over or self.link.incoming.ended
+
     def send(self, step: str, data: Data) -> None:
         """Send one message; returns when its last frame waits to be sent.
 

@@ -136,6 +136,11 @@ class FrameQueue:
                 self._frames.clear()
             self._changed.notify_all()
 
+    @property
+    def ended(self) -> str | None:
+        """Why no frame can come any more; None while frames can."""
+        return self._end[1] if self._end is not None else None
+
     def _wait(self, until: float | None) -> None:
         left = None if until is None else until - time.monotonic()
         if left is not None and left <= 0:

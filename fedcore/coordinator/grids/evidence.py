@@ -19,6 +19,8 @@ from fedcore.flower import arrays_in, digest_of, error_reply, metrics_in, payloa
 from fedcore.trust import evidence
 
 EXTRA = "extra/"
+_WITHOUT_EXAMPLES = ("prepare", "intersect")
+"""Exchanges whose replies carry no metrics to be averaged."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Phase:
     """One exchange with the cohort.
 
     Args:
-        name: `prepare`, `train`, `evaluate` or `local baseline`.
+        name: `prepare`, `train`, `evaluate`, `local baseline` or `intersect`.
         number: The round.
         seconds: From the first message to the last reply.
         sites: Per participant: metrics, seconds, bytes, examples.
@@ -153,7 +155,7 @@ class EvidenceGrid(Layer):
             # Before prepare has its answer, the node's own word for its name is all there is.
             return Lost(told if told and party.startswith("node ") else party, step, kind, reason)
         rows = self.rows.get(party) if self.phase.name == "train" else None
-        reason_found = _bad_examples(reply, rows) if self.phase.name != "prepare" else None
+        reason_found = None if self.phase.name in _WITHOUT_EXAMPLES else _bad_examples(reply, rows)
         reason_found = reason_found or self._bad_arrays(reply, shapes)
         return Lost(party, step, "DataError", reason_found) if reason_found else None
 

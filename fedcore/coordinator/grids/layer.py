@@ -68,7 +68,7 @@ class Layer(Grid):
 
 
 def stream(grid: Grid, messages: Iterable[Message], timeout: float | None) -> Iterator[Message]:
-    """Send messages and yield each reply when it is there.
+    """Send messages and yield each reply when it is there, in the way of the grid's own where it has one.
 
     Args:
         grid: Any Flower grid; one with a `stream` of its own is asked for it.
@@ -82,9 +82,26 @@ def stream(grid: Grid, messages: Iterable[Message], timeout: float | None) -> It
     if own is not None:
         yield from own(messages, timeout)
         return
+    yield from polled(grid, messages, timeout)
+
+
+def polled(
+    grid: Grid, messages: Iterable[Message], timeout: float | None, *, after_error: float | None = None
+) -> Iterator[Message]:
+    """Send messages at once and ask for the replies until all are there.
+
+    Args:
+        grid: Any Flower grid.
+        messages, timeout: As in `stream`.
+        after_error: Seconds to wait for the other replies once one is an error; `timeout` when None.
+
+    Yields:
+        As `stream`.
+    """
     sent = list(messages)
     end = None if timeout is None else time.monotonic() + timeout
     pause = FIRST_POLL
+    failed = False
     waiting: dict[str, Message] = {}
     # Flower gives no ids at all when the whole is too large, and an empty one for a message it does not take.
     for number, message in itertools.zip_longest(
@@ -93,19 +110,26 @@ def stream(grid: Grid, messages: Iterable[Message], timeout: float | None) -> It
         if number:
             waiting[number] = message
         else:
+            failed = after_error is not None
             yield error_reply(message, "the SuperLink did not take the message; its log says why")
     while waiting:
         for reply in through_outage(lambda: grid.pull_messages(list(waiting))):
             asked = waiting.pop(reply.metadata.reply_to_message_id, None)
             if asked is not None:
-                yield _from_the_node(asked, reply)
+                found = _from_the_node(asked, reply)
+                if found.has_error() and after_error is not None and not failed:
+                    failed = True
+                    soon = time.monotonic() + after_error
+                    end = soon if end is None else min(end, soon)
+                yield found
         if end is not None and time.monotonic() >= end:
             break
         if waiting:
             time.sleep(pause)
             pause = min(pause * 1.5, LAST_POLL)
     for message in waiting.values():
-        yield error_reply(message, f"no reply within {timeout:g} s", NODE_UNAVAILABLE)
+        within = f"{after_error:g} s of the other's failure" if failed else f"{timeout:g} s"
+        yield error_reply(message, f"no reply within {within}", NODE_UNAVAILABLE)
 
 
 def _from_the_node(asked: Message, reply: Message) -> Message:

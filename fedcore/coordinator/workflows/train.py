@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
@@ -25,11 +24,10 @@ from fedcore.coordinator.grids.layer import Layer
 from fedcore.coordinator.grids.mean import EXAMPLES, MeanGrid, mean_metrics, with_all_metrics
 from fedcore.coordinator.model import Model
 from fedcore.coordinator.prepare import Agreement, prepare, wait_for_nodes
-from fedcore.coordinator.watch import RunWatcher
+from fedcore.coordinator.workflows.settings import GRACE, Settings
 from fedcore.errors import JobError, RunInterrupted
 from fedcore.flower import NDArray, array_record, ndarrays
 from fedcore.jobs.job import TrainJob
-from fedcore.jobs.participant import Participant
 from fedcore.jobs.request import request_for
 from fedcore.learning.seeds import derive_seed
 from fedcore.learning.task import Schema
@@ -37,37 +35,6 @@ from strategies.base import fitted
 from strategies.registry import Entry, StrategyError, build, resolve
 
 log = logging.getLogger("fedcore.coordinator")
-
-GRACE = 60.0  # seconds to wait for participants beyond the minimum before round 1
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Where and for whom a job runs.
-
-    Args:
-        run: The run's id.
-        folder: The run folder.
-        engine: For the result.
-        expected: How many participants the federation has.
-        watcher: Told what happens.
-        stream: The engine gives replies as they come, so that a summable strategy needs one model of memory.
-        digest: Record a SHA-256 of each update.
-        participants: The participants themselves, where one machine has them all (the pooled baseline).
-        resume: Go on from the last checkpoint.
-        registered: Node number to the participant whose pinned key it has; None where nodes have no keys.
-    """
-
-    run: str
-    folder: Path
-    engine: str
-    expected: int
-    watcher: RunWatcher
-    stream: bool = False
-    digest: bool = True
-    participants: Sequence[Participant] = ()
-    resume: bool = False
-    registered: Mapping[int, str] | None = None
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Set intersection of two parties' rows, seen from one of them."""
 
 from fedcore.participant.intersection.run import PLANTED, RESULT, ROWS, intersect
-from fedcore.participant.intersection.side import LEAST_MEMORY, MEMORY, PROTOCOLS, REVEALS, Role, Side
+from fedcore.participant.intersection.side import LEAST_MEMORY, MEMORY, PROTOCOLS, REVEALS, Role, Side, SumOf
 
 __all__ = [
     "LEAST_MEMORY",
@@ -13,5 +13,6 @@ __all__ = [
     "ROWS",
     "Role",
     "Side",
+    "SumOf",
     "intersect",
 ]

@@ -41,7 +41,7 @@ def agree(channel: FramedChannel, side: Side, kinds: Sequence[str], published: b
         channel: Nothing was sent over it yet.
         side: What this party brings.
         kinds: What its key columns are encoded as.
-        published: Which published set the receiver asks about.
+        published: Name of the published set that the receiver asks about.
 
     Raises:
         ProtocolError: The parties differ; the setting, both values and the cure are named.
@@ -68,9 +68,9 @@ def terms(
     }
 
 
-def of_set(identity: bytes) -> dict[str, Option]:
+def of_set(name: bytes) -> dict[str, Option]:
     """The further term where one party has published its set."""
-    return {"published set": identity.hex()}
+    return {"published set": name.hex()}
 
 
 def shake(

@@ -14,11 +14,13 @@ from fedcore.jobs.datasets import DataSet
 
 Role = Literal["receiver", "sender"]
 
-PROTOCOLS = ("vole", "ecdh", "ecdh-cached")
+PROTOCOLS = ("vole", "vole-compact", "ecdh", "ecdh-cached")
 REVEALS = ("rows", "cardinality", "sum")
 MEMORY = 2**30
 """Bytes for the keys and the work on them where a job does not say: beyond, keys go to a file."""
 LEAST_MEMORY = 2**26
+PLANTED = 64
+"""Items of the self-check."""
 MOST_SUMMED = 16
 """Columns that are added up in one run: with 64 bits each, as many as a ciphertext takes in any case."""
 MOST_DIGITS = 18
@@ -74,11 +76,11 @@ class Side:
         key: Columns of the key, in an order that both parties know.
         session: Name of the meeting, the same at both.
         rules: What counts as the same item.
-        protocol: `vole`, `ecdh` or `ecdh-cached`.
+        protocol: `vole`, `vole-compact` (fewer bytes), `ecdh` or `ecdh-cached`.
         reveal: `rows`, `cardinality` or `sum`.
         both: Whether the sender learns the rows too.
         memory: Bytes for reading, the keys and the work on them, beside some 250 MB for the program itself; `MEMORY`
-            when None. With `vole` a larger set lies in a file meanwhile; `ecdh` holds it in memory all the same.
+            when None. With `vole` and `vole-compact` a larger set lies in a file meanwhile; `ecdh` holds it in memory all the same.
         sum_of: For `sum`: of what.
         min_matches: For `cardinality` and `sum`: with fewer matches the receiver learns that they are fewer, and no
             number. The sender learns how many there are and enforces it.
@@ -134,9 +136,9 @@ class Side:
             raise JobError(
                 "reveal: a sum needs the columns to add up, as in sum:income, and nothing else does"
             )
-        if self.reveal == "sum" and importlib.util.find_spec("phe") is None:
+        if self.reveal == "sum" and importlib.util.find_spec("gmpy2") is None:
             raise JobError(
-                "reveal: a sum needs the package phe, which is not installed; pip install 'fedcore[paillier]'"
+                "reveal: a sum needs the package gmpy2, which is not installed; pip install 'fedcore[paillier]'"
             )
         if (
             self.sum_of is not None

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from fedcore.errors import FedcoreError
 from fedcore.flower import digest_of, payload_bytes
 from fedcore.jobs.participant import Participant
+from fedcore.jobs.request import PARTY, PsiRequest, Request
 from fedcore.participant.mods.policy import request_of
 from fedcore.trust import evidence as log
 
@@ -29,7 +31,7 @@ def evidence(resolve: Callable[[Context], Participant]) -> Mod:
         participant = resolve(context)
         file = evidence_file(participant)
         digest = participant.evidence == "digest"
-        about = {"step": message.metadata.message_type, **_about(message)}
+        about = {"step": message.metadata.message_type, **_about(message, participant.name)}
         entries = [{"event": "request", **about, "bytes": payload_bytes(message.content)}]
         if digest:
             # On the disk before the work begins: a site that is killed in it can show what it was asked.
@@ -55,7 +57,7 @@ def evidence_file(participant: Participant) -> Path:
     return (participant.state or Path(".fedcore") / participant.name) / FILE
 
 
-def _about(message: Message) -> dict[str, Any]:
+def _about(message: Message, participant: str) -> dict[str, Any]:
     try:
         request = request_of(message)
     except FedcoreError:
@@ -66,8 +68,22 @@ def _about(message: Message) -> dict[str, Any]:
         "job": request.job,
         "kind": request.kind,
         "purpose": request.purpose,
-        "data": request.data,
+        "data": request.data_of(participant),
         "round": config.get("server-round") if config is not None else None,
+        **_asked_of_a_pair(request, participant),
+    }
+
+
+def _asked_of_a_pair(request: Request, participant: str) -> dict[str, Any]:
+    """With whom, over which columns and what is revealed to whom."""
+    if not isinstance(request, PsiRequest) or participant not in request.parties:
+        return {}
+    return {
+        "peer": request.other(participant),
+        "key": list(request.parties[participant].columns),
+        "protocol": request.protocol,
+        "reveal": request.reveal.model_dump(mode="json"),
+        "session": request.meeting.session if request.meeting else None,
     }
 
 
@@ -79,12 +95,21 @@ def _contents(content: RecordDict, digest: bool) -> dict[str, Any]:
             arrays.update({name: list(array.shape) for name, array in record.items()})
         elif isinstance(record, MetricRecord):
             found["metrics"] = sorted(record)
+    found |= _between_parties(content)
     if arrays:
         found["arrays"] = len(arrays)
         found["values"] = sum(_size(shape) for shape in arrays.values())
         if digest:
             found["sha256"] = digest_of(content)
     return found
+
+
+def _between_parties(content: RecordDict) -> dict[str, Any]:
+    """What went to and came from the other party, and what the site can prove of its result."""
+    record = content.get(PARTY)
+    about = json.loads(str(record["about"])) if isinstance(record, ConfigRecord) else {}
+    told = {"peer_bytes": about.get("bytes"), "commitment": about.get("commitment")}
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _size(shape: list[int]) -> int:

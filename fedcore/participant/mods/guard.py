@@ -32,12 +32,16 @@ def guard(resolve: Callable[[Context], Participant]) -> Mod:
 
     def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         name = None
+        # Where it happened; and whom the error is about, when that is another party than this one.
+        where: dict[str, str] = {}
         try:
             participant = resolve(context)
             name = participant.name
             return call_next(message, context)
         except FedcoreError as error:
             kind, text = type(error).__name__, error.message
+            about = error.party if error.party != name else None
+            where = {key: value for key, value in (("step", error.step), ("about", about)) if value}
             log.warning("%s: %s%s", name, text, f" ({error.detail})" if error.detail else "")
         except StrategyError as error:
             # What another module raised, and a StrategyError quotes, is not known to hold no data.
@@ -49,6 +53,6 @@ def guard(resolve: Callable[[Context], Participant]) -> Mod:
             kind = "TaskFailed"
             text = f"the task raised {type(error).__name__}; the trace is in the participant's own log"
             log.error("%s: %s\n%s", name, text, traceback.format_exc())
-        return error_reply(message, json.dumps({"type": kind, "message": text, "party": name}))
+        return error_reply(message, json.dumps({"type": kind, "message": text, "party": name, **where}))
 
     return mod

@@ -10,7 +10,8 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 from fedcore.errors import JobError, PolicyRefused, did_you_mean
 from fedcore.jobs.job import BUILT_IN_TASKS, CustomTask, ImageTask
 from fedcore.jobs.participant import Participant, Rule
-from fedcore.jobs.request import RECORD, Request, parse_request
+from fedcore.jobs.psi import COORDINATOR
+from fedcore.jobs.request import RECORD, PsiRequest, Request, TrainRequest, parse_request
 
 
 def request_of(message: Message) -> Request:
@@ -46,16 +47,22 @@ def check(participant: Participant, request: Request) -> Rule:
     Raises:
         PolicyRefused: No rule covers all of it; the message says what the nearest rule lacks.
     """
-    if request.data not in participant.catalogue:
+    data = request.data_of(participant.name)
+    if data is None:
         raise PolicyRefused(
-            f"no data set {request.data!r} in the catalogue; {did_you_mean(request.data, participant.catalogue)}"
+            f"{participant.name} is no party of job {request.job!r}, so nothing is asked of it"
         )
-    _check_row_id(participant, request)
-    _check_code(participant, request)
+    if data not in participant.catalogue:
+        raise PolicyRefused(
+            f"no data set {data!r} in the catalogue; {did_you_mean(data, participant.catalogue)}"
+        )
+    if isinstance(request, TrainRequest):
+        _check_row_id(participant, request)
+        _check_code(participant, request)
     reasons = []
     allowing = []
     for rule in participant.policy.rules:
-        reason = _lacking(rule, participant, request)
+        reason = _lacking(rule, participant, request, data)
         if reason is None:
             allowing.append(rule)
         else:
@@ -64,12 +71,12 @@ def check(participant: Participant, request: Request) -> Rule:
         return min(allowing, key=lambda rule: rule.min_rows)
     because = "; ".join(dict.fromkeys(reasons)) or "the policy has no rules"
     raise PolicyRefused(
-        f"the site's policy does not allow {request.kind} on {request.data!r} for {request.purpose}: {because}. "
+        f"the site's policy does not allow {request.kind} on {data!r} for {request.purpose}: {because}. "
         "The site's data office can add a rule to policy.rules"
     )
 
 
-def _check_row_id(participant: Participant, request: Request) -> None:
+def _check_row_id(participant: Participant, request: TrainRequest) -> None:
     """The classes of a target and the sums of a feature leave the site; whom a row is about must not."""
     row_id = participant.catalogue[request.data].row_id
     if row_id is not None and row_id in (request.task.target, *(_features(request) or ())):
@@ -79,7 +86,7 @@ def _check_row_id(participant: Participant, request: Request) -> None:
         )
 
 
-def _check_code(participant: Participant, request: Request) -> None:
+def _check_code(participant: Participant, request: TrainRequest) -> None:
     modules = []
     if isinstance(request.task, CustomTask):
         modules.append(request.task.use.split(":")[0])
@@ -97,26 +104,57 @@ def _check_code(participant: Participant, request: Request) -> None:
             )
 
 
-def _lacking(rule: Rule, participant: Participant, request: Request) -> str | None:
+def _lacking(rule: Rule, participant: Participant, request: Request, data: str) -> str | None:
     if request.kind not in rule.jobs:
         return f"jobs allowed are {', '.join(rule.jobs)}"
-    if rule.data not in ("any", request.data):
+    if rule.data not in ("any", data):
         return f"the rule is for data {rule.data!r}"
     if rule.purpose not in ("any", request.purpose):
         return f"the purpose must be {rule.purpose!r}"
     if request.cohort < rule.min_cohort:
         return f"the cohort has {request.cohort} participants, at least {rule.min_cohort} are required"
     if rule.columns != "all":
-        asked = asked_columns(request)
+        asked = _columns(participant, request)
         if asked is None:
             return f"only the columns {', '.join(rule.columns)} may be read; name task.features"
         beyond = [name for name in asked if name not in rule.columns]
         if beyond:
             return f"columns {', '.join(beyond)} may not be read (allowed: {', '.join(rule.columns)})"
+    return _revealing(rule, participant, request) if isinstance(request, PsiRequest) else None
+
+
+def _revealing(rule: Rule, participant: Participant, request: PsiRequest) -> str | None:
+    """What the rule lacks for what a psi job shows to others."""
+    peer, reveal = request.other(participant.name), request.reveal
+    if not _named(peer, rule.peers):
+        return f"peer {peer!r} is not allowed (peers: {_listed(rule.peers)})"
+    if not _named(request.protocol, rule.protocols):
+        return f"protocol {request.protocol!r} is not allowed (protocols: {_listed(rule.protocols)})"
+    shown = rule.reveal.rows if reveal.what == "rows" else rule.reveal.cardinality
+    if peer in reveal.to and not _named(peer, shown):
+        return f"{peer!r} may not learn the {reveal.what} (reveal.{reveal.what}: {_listed(shown)})"
+    # Whom `any` means are parties; the coordinator must be written out.
+    counted = rule.reveal.cardinality
+    if reveal.coordinator == "count" and (counted == "any" or COORDINATOR not in counted):
+        return f"the coordinator may not learn how many match (reveal.cardinality: {_listed(counted)})"
     return None
 
 
-def asked_columns(request: Request) -> list[str] | None:
+def _named(word: str, allowed: str | tuple[str, ...]) -> bool:
+    return allowed == "any" or word in allowed
+
+
+def _listed(allowed: str | tuple[str, ...]) -> str:
+    return allowed if isinstance(allowed, str) else ", ".join(allowed) or "none"
+
+
+def _columns(participant: Participant, request: Request) -> list[str] | None:
+    if isinstance(request, PsiRequest):
+        return list(request.parties[participant.name].columns)
+    return asked_columns(request) if isinstance(request, TrainRequest) else None
+
+
+def asked_columns(request: TrainRequest) -> list[str] | None:
     """Columns the request reads; None when it asks for all."""
     features = _features(request)
     if features is None:
@@ -124,6 +162,6 @@ def asked_columns(request: Request) -> list[str] | None:
     return [*features, *([request.task.target] if request.task.target else [])]
 
 
-def _features(request: Request) -> tuple[str, ...] | None:
+def _features(request: TrainRequest) -> tuple[str, ...] | None:
     task = request.task
     return (task.image,) if isinstance(task, ImageTask) else task.features

@@ -129,6 +129,12 @@ def test_below_the_minimum_it_says_how_many_are_there() -> None:
         wait_for_nodes(waiting([1]), 3, 2, 0.01)
 
 
+def test_others_than_those_wanted_do_not_count() -> None:
+    assert wait_for_nodes(waiting([1, 2, 3]), 2, 2, 60.0, wanted={1, 3}) == [1, 3]
+    with pytest.raises(PeerLost, match="1 participants are online"):
+        wait_for_nodes(waiting([1, 2]), 2, 2, 0.01, wanted={1, 3})
+
+
 # ---- what is agreed -----------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from fedcore.engines.plan import (
     load_site,
     make_plan,
     reachable,
+    relay_command,
     superlink_command,
     supernode_command,
 )
@@ -141,6 +142,18 @@ def test_no_command_contains_a_secret_or_switches_protection_off(folder: Path) -
     node = supernode_command(plan.sites[0], "localhost:8443", tls.authority, 9000, secret)
     assert "--insecure" not in node and "--root-certificates" in node
     assert secret.read_text() not in " ".join([*command, *node])
+
+
+def test_relay_shows_the_coordinators_key_and_serves_the_registered_only(folder: Path) -> None:
+    plan = make_plan(load_federation(federation(folder)))
+    words = relay_command(plan, "127.0.0.1:9445")
+    assert words[1:4] == ["-m", "fedcore", "relay"]
+    options = dict(zip(words[4::2], words[5::2], strict=True))
+    assert options == {
+        "--listen": "127.0.0.1:9445",
+        "--identity": str(plan.coordinator.path),
+        "--party": str(plan.folders.registered),
+    }
 
 
 @pytest.mark.parametrize("name", ["plain", "two words", "it's", 'quo"te', "back\\slash", "a=b c", "ünï"])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from fedcore.errors import JobError
 from fedcore.jobs.datasets import Part
+from fedcore.jobs.job import TrainJob
 from fedcore.jobs.load import (
     KINDS,
     check_file,
@@ -23,6 +24,7 @@ from fedcore.jobs.load import (
     load_roster,
     recognise,
 )
+from fedcore.jobs.psi import PsiJob
 from fedcore.jobs.show import as_yaml, filled_in
 from fedcore.jobs.source import read_source
 from fedcore.jobs.validation import validate
@@ -95,7 +97,7 @@ def test_federation_reports_its_participant_files_and_roster(folder: Path) -> No
         "a.yaml:7: participants[3]: s4.yaml does not exist; paths are relative to this file",
         "a.yaml:8: participants[4]: s1.yaml stands twice; name each participant once",
         's3.yaml:2: catalog: unknown key; did you mean "catalogue"? allowed: catalogue, evidence, identity, '
-        "name, policy, resources, state",
+        "inbound, name, output, peers, policy, resources, state",
         'roster.yaml:2: members.site-a.public_key: the text "ssh-rsa AAAA" is not an OpenSSH public key line '
         "that begins with ecdsa-sha2-nistp384",
     ]
@@ -174,6 +176,18 @@ def test_roster_is_loaded(folder: Path) -> None:
 # Ready files and --show
 
 
+def test_the_ready_intersection_is_allowed_by_both_of_its_parties() -> None:
+    job = load_job(CONFIGS / "jobs" / "shared_customers.yaml")
+    assert isinstance(job, PsiJob)
+    federation = load_federation(CONFIGS / "federations" / "bank_and_telecom.yaml")
+    assert [site.name for site in federation.participants] == list(job.parties)
+    for site in federation.participants:
+        rule, party = site.policy.rules[0], job.parties[site.name]
+        assert rule.data == party.data and rule.data in site.catalogue
+        assert set(party.columns) <= set(rule.columns)
+        assert rule.peers == rule.reveal.rows == tuple(set(job.parties) - {site.name})
+
+
 @pytest.mark.parametrize("file", READY, ids=lambda file: file.name)
 def test_ready_file_is_valid(file: Path) -> None:
     assert [str(problem) for problem in check_files([file])] == []
@@ -182,8 +196,8 @@ def test_ready_file_is_valid(file: Path) -> None:
 def test_ready_jobs_find_their_data_at_every_ready_hospital() -> None:
     federation = load_federation(CONFIGS / "federations" / "five_hospitals.yaml")
     assert len(federation.participants) == 5
-    for file in (CONFIGS / "jobs").glob("*.yaml"):
-        job = load_job(file)
+    jobs = [load_job(file) for file in (CONFIGS / "jobs").glob("*.yaml")]
+    for job in [each for each in jobs if isinstance(each, TrainJob)]:
         for site in federation.participants:
             assert job.data in site.catalogue
             assert any(rule.data == job.data and rule.purpose == job.purpose for rule in site.policy.rules)

@@ -38,6 +38,22 @@ def test_committed_file_is_what_the_script_makes(name: str, place: str, made: Pa
     assert pq.read_table(DATA / file).equals(pq.read_table(made / file))
 
 
+@pytest.mark.parametrize("who", ["bank-a", "telecom-b"])
+def test_committed_customers_are_what_the_script_makes(who: str, made: Path) -> None:
+    file = Path("customers") / f"{who}.csv"
+    assert (DATA / file).read_bytes() == (made / file).read_bytes()
+
+
+def test_bank_and_telecom_have_some_customers_in_common() -> None:
+    people = {}
+    for who in ("bank-a", "telecom-b"):
+        lines = (DATA / "customers" / f"{who}.csv").read_text().splitlines()[1:]
+        people[who] = {tuple(line.split(",")[:2]) for line in lines}
+        assert len(people[who]) == len(lines)
+    assert (len(people["bank-a"]), len(people["telecom-b"])) == (200, 210)
+    assert len(people["bank-a"] & people["telecom-b"]) == 80
+
+
 def test_data_is_small() -> None:
     assert sum(file.stat().st_size for file in DATA.rglob("*.parquet")) < 500_000
 

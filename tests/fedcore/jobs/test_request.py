@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedcore.errors import JobError
-from fedcore.jobs.request import VERSION, parse_request
+from fedcore.jobs.psi import PsiJob
+from fedcore.jobs.request import VERSION, Meeting, PsiRequest, parse_request, psi_request_for
 from tests.messages import a_job, a_request
 
 SCHEMA = {"features": ["a"], "shape": [1], "classes": [0, 1], "mean": [0.5], "scale": [1.0]}
@@ -84,3 +85,46 @@ def test_what_decides_the_rows_is_the_same_in_prepare_and_in_the_rounds() -> Non
     assert later.work_key == a_request(cohort=2, schema=SCHEMA).work_key
     for other in (a_request(purpose="care"), a_request(seed=4), a_request(data="more")):
         assert other.rows_key != first.rows_key
+
+
+def a_psi_request() -> PsiRequest:
+    job = PsiJob.model_validate(
+        {
+            "kind": "psi",
+            "name": "shared",
+            "parties": {
+                "bank-a": {"data": "d", "key": ("a", "b")},
+                "telecom-b": {"data": "e", "key": ("c", "d")},
+            },
+            "reveal": {"what": "rows", "to": ("bank-a",)},
+        }
+    )
+    return psi_request_for(job, "run-1", Meeting(session="s", how="relay", address="centre.example:9445"))
+
+
+def test_a_request_of_a_pair_arrives_as_it_was_sent() -> None:
+    sent = a_psi_request()
+    arrived = parse_request(sent.to_json())
+    assert arrived == sent and isinstance(arrived, PsiRequest)
+    assert (arrived.data_of("bank-a"), arrived.data_of("telecom-b"), arrived.data_of("x")) == ("d", "e", None)
+    assert arrived.other("bank-a") == "telecom-b" and arrived.cohort == 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": "train"},
+        {"kind": "graph"},
+        {"kind": ["psi"]},
+        {"protocol": "plain"},
+        {"reveal": {"what": "everything", "to": ["bank-a"]}},
+        {"keys": ["person-1"]},
+        {"meeting": {"session": "s", "how": "by post"}},
+        {"meeting": {"session": "../s", "how": "memory"}},
+        {"deadline": -1},
+    ],
+)
+def test_what_is_no_request_of_a_pair_is_refused(changes: dict[str, object]) -> None:
+    text = json.dumps({**json.loads(a_psi_request().to_json()), **changes})
+    with pytest.raises(JobError, match="not a request this version of fedcore knows"):
+        parse_request(text)

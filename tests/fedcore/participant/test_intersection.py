@@ -252,8 +252,8 @@ def test_the_result_file_says_what_was_done_and_what_it_cost(protocol: str, tmp_
     assert json.loads((pair.out[0] / RESULT).read_text()) == result
     assert set(result) == {
         "kind", "session", "role", "protocol", "reveal", "to", "rules", "rows", "nulls", "duplicates", "items",
-        "intersection", "matched_rows", "self_check", "phases", "compile_seconds", "peak_memory_bytes", "spilled_bytes",
-        "bytes",
+        "intersection", "matched_rows", "min_matches", "refused", "sums", "holder", "published", "self_check",
+        "phases", "compile_seconds", "peak_memory_bytes", "spilled_bytes", "bytes",
     }  # fmt: skip
     assert (result["kind"], result["session"], result["role"]) == ("psi", "a test", "receiver")
     assert result["protocol"]["name"] == protocol and result["protocol"]["parameters"] == 1

@@ -269,3 +269,19 @@ def test_a_queue_that_ended_gives_what_it_holds_and_then_the_first_reason() -> N
     assert queue.get_waited == 0.0
     with pytest.raises(TimeoutError):
         FrameQueue(1).get(time.monotonic())
+
+
+def test_a_party_can_see_that_the_other_is_gone_without_waiting_for_it() -> None:
+    one, other = pair()
+    assert one.gone is None and other.gone is None
+    one.send("x", b"1")
+    one.abort()
+    assert one.gone == "it was stopped here"
+    assert other.gone is not None and "in the middle" in other.gone
+
+
+def test_a_queue_says_whether_it_has_ended() -> None:
+    queue = FrameQueue(2)
+    assert queue.ended is None
+    queue.end(Ended("gone home"))
+    assert queue.ended == "gone home"

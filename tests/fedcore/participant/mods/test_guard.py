@@ -114,3 +114,17 @@ def test_a_participant_that_cannot_be_found_is_told_without_a_name() -> None:
 
     told = json.loads(sent_when(AssertionError(), nobody))
     assert told == {"type": "JobError", "message": "no participant file", "party": None}
+
+
+def test_the_step_and_the_party_that_an_error_is_about_leave_with_it() -> None:
+    lost = errors.PeerLost("vanished", party="site-1", step="psi.tags")
+    told = json.loads(sent_when(lost))
+    assert told == {
+        "type": "PeerLost",
+        "message": "vanished",
+        "party": "site-0",
+        "step": "psi.tags",
+        "about": "site-1",
+    }
+    own = json.loads(sent_when(errors.DataError("no rows", party="site-0")))
+    assert own == {"type": "DataError", "message": "no rows", "party": "site-0"}
