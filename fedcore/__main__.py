@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedcore.cli.main import main
+from fedcore.cli.start import main
 
 if __name__ == "__main__":
     main()

@@ -13,11 +13,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import types
-from numba.extending import intrinsic
 
 from crypto.kernels.blocks import aes_last_native, aes_round_native, instruction, u64, vector, words
-from crypto.kernels.compiled import kernel, native
+from crypto.kernels.compiled import intrinsic, kernel, native, types
 
 Blocks = npt.NDArray[np.uint64]
 ROUNDS = 10
@@ -51,6 +49,32 @@ _BOX = np.array(SBOX, dtype=np.uint32)
 _u32 = np.uint32
 
 
+@kernel(inline="always")
+def _byte(word: Any, at: Any) -> Any:
+    return (word >> _u32(8 * at)) & _u32(0xFF)
+
+
+@kernel
+def _expand(key: Any, out: Any) -> None:
+    """The key schedule: (1, 2) uint64 to (11, 2) uint64."""
+    a, b = _u32(key[0, 0] & u64(0xFFFFFFFF)), _u32(key[0, 0] >> u64(32))
+    c, d = _u32(key[0, 1] & u64(0xFFFFFFFF)), _u32(key[0, 1] >> u64(32))
+    constant = 1
+    for r in range(ROUNDS + 1):
+        out[r, 0] = u64(a) | u64(b) << u64(32)
+        out[r, 1] = u64(c) | u64(d) << u64(32)
+        a ^= (
+            _BOX[_byte(d, 1)]
+            | _BOX[_byte(d, 2)] << _u32(8)
+            | _BOX[_byte(d, 3)] << _u32(16)
+            | _BOX[_byte(d, 0)] << _u32(24)
+        ) ^ _u32(constant)
+        b ^= a
+        c ^= b
+        d ^= c
+        constant = (constant << 1) ^ (0x11B if constant & 0x80 else 0)
+
+
 def expand_key(key: bytes) -> Blocks:
     """The eleven round keys of a key of 16 bytes, (11, 2) uint64.
 
@@ -59,6 +83,13 @@ def expand_key(key: bytes) -> Blocks:
     """
     if len(key) != 16:
         raise ValueError(f"an AES-128 key has 16 bytes, this one {len(key)}")
+    out = np.empty((ROUNDS + 1, 2), dtype=np.uint64)
+    _expand(np.frombuffer(key, dtype="<u8").reshape(1, 2), out)
+    return out
+
+
+def expand_key_reference(key: bytes) -> Blocks:
+    """`expand_key` in plain Python."""
     words = [list(key[at : at + 4]) for at in range(0, 16, 4)]
     constant = 1
     for number in range(4, 4 * (ROUNDS + 1)):
@@ -70,11 +101,6 @@ def expand_key(key: bytes) -> Blocks:
         words.append([a ^ b for a, b in zip(words[-4], word, strict=True)])
     raw = bytes(byte for word in words for byte in word)
     return np.frombuffer(raw, dtype="<u8").reshape(ROUNDS + 1, 2).copy()
-
-
-@kernel(inline="always")
-def _byte(word: Any, at: Any) -> Any:
-    return (word >> _u32(8 * at)) & _u32(0xFF)
 
 
 @kernel(inline="always")
@@ -173,7 +199,7 @@ def fill(keys: Any, first: Any, out: Any) -> None:
 
 FIXED_KEY = bytes.fromhex("243f6a8885a308d313198a2e03707344")
 """Of the fixed permutation pi: the first 128 bits of the fraction of the number pi."""
-_FIXED = expand_key(FIXED_KEY)
+_FIXED = expand_key_reference(FIXED_KEY)
 
 
 @intrinsic

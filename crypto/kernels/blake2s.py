@@ -13,11 +13,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import types
-from numba.extending import intrinsic
 
 from crypto.kernels.blocks import u64
-from crypto.kernels.compiled import kernel
+from crypto.kernels.compiled import intrinsic, kernel, types
 from crypto.kernels.unaligned import copy, pointer, store64
 
 LANES = 16
@@ -134,7 +132,6 @@ def _compress(typing: Any, state: Any, stage: Any) -> Any:
     return types.void(state, stage), code
 
 
-@kernel
 def hash_spans(chain: Any, head: Any, data: Any, starts: Any, ends: Any, out: Any) -> None:
     """`out[i]` is the hash of the i-th message, cut to 16 bytes, in two little-endian words.
 
@@ -148,8 +145,15 @@ def hash_spans(chain: Any, head: Any, data: Any, starts: Any, ends: Any, out: An
         starts, ends: (n,) int64, `0 <= starts <= ends <= len(data)`, spans below 2^32 - 64 bytes. Not checked.
         out: (n, 2) uint64.
     """
-    stage = np.zeros(LANES * BLOCK + 8, dtype=np.uint8)
-    state = np.empty((11, LANES), dtype=np.uint32)
+    stage, state = np.zeros(LANES * BLOCK + 8, dtype=np.uint8), np.empty((11, LANES), dtype=np.uint32)
+    _hash_spans(chain, head, data, starts, ends, stage, state, out)
+
+
+@kernel
+def _hash_spans(
+    chain: Any, head: Any, data: Any, starts: Any, ends: Any, stage: Any, state: Any, out: Any
+) -> None:
+    """`hash_spans` with room for a block of each lane, and for the lanes' state."""
     before = 6 if head >= 0 else 0
     n = starts.shape[0]
     for group in range(0, n, LANES):

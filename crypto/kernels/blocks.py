@@ -11,10 +11,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import types
-from numba.extending import intrinsic
 
-from crypto.kernels.compiled import kernel, native
+from crypto.kernels.compiled import intrinsic, kernel, native, types
 
 u64 = np.uint64
 

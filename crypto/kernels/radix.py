@@ -31,27 +31,32 @@ def _digit(word: Any, skip: Any, bits: Any) -> Any:
 
 
 @kernel
-def _sorted(blocks: Any, rows: Any, bits: Any, out: Any, out_rows: Any, late: Any) -> Any:
+def _count(blocks: Any, bits: Any, places: Any) -> None:
+    """Add to `places[d + 1]` the blocks whose first `bits` bits are d; (2^bits + 1,) int64."""
+    for i in range(blocks.shape[0]):
+        places[_digit(blocks[i, 1], 0, bits) + 1] += 1
+
+
+@kernel
+def _sorted(
+    blocks: Any, rows: Any, bits: Any, places: Any, own: Any, own_rows: Any, marks: Any,
+    out: Any, out_rows: Any, late: Any,
+) -> Any:  # fmt: skip
     """Sort into `out` and `out_rows`; ranges that are left to another way of sorting go to `late`.
 
     Args:
         blocks, out: (n, 2) uint64.
         rows, out_rows: (n,) int64.
         bits: Of the first pass, 0 to 63.
+        places: Where the piece of each digit begins, (2^bits + 1,) int64; afterwards, where it ends.
+        own, own_rows: Room for the largest piece, of m records: (m, 2) uint64, (m,) int64.
+        marks: Room, (m // 2 + 2,) int64.
         late: (n // _HANDFUL + 1, 2) int64, first and end of each such range.
 
     Returns:
         How many ranges there are in `late`.
     """
     n = blocks.shape[0]
-    places = np.zeros((1 << bits) + 1, dtype=np.int64)
-    for i in range(n):
-        places[_digit(blocks[i, 1], 0, bits) + 1] += 1
-    largest = 0
-    for piece in range(1 << bits):
-        largest = max(largest, places[piece + 1])
-        places[piece + 1] += places[piece]
-    ends = places[1:].copy()
     for i in range(n):
         piece = _digit(blocks[i, 1], 0, bits)
         at = places[piece]
@@ -60,16 +65,15 @@ def _sorted(blocks: Any, rows: Any, bits: Any, out: Any, out_rows: Any, late: An
         out_rows[at] = rows[i]
 
     left = 0
-    own = np.empty((largest, 2), dtype=np.uint64)
-    own_rows = np.empty(largest, dtype=np.int64)
     first = 0
     for piece in range(1 << bits):
-        end = ends[piece]
+        end = places[piece]
         size = end - first
         fine = 0
         while (4 << fine) < size and fine < 63 - bits:
             fine += 1
-        marks = np.zeros((1 << fine) + 1, dtype=np.int64)
+        for each in range((1 << fine) + 1):
+            marks[each] = 0
         for i in range(first, end):
             marks[_digit(out[i, 1], bits, fine) + 1] += 1
         for each in range(1 << fine):
@@ -118,7 +122,13 @@ def sort(
     out, out_rows = np.empty((n, 2), dtype=np.uint64), np.empty(n, dtype=np.int64)
     bits = min(max(n.bit_length() - _PIECE_BITS, 0), _MOST_BITS)
     late = np.empty((n // _HANDFUL + 1, 2), dtype=np.int64)
-    left = _sorted(blocks, rows, bits, out, out_rows, late)
+    places = np.zeros((1 << bits) + 1, dtype=np.int64)
+    _count(blocks, bits, places)
+    largest = int(places.max())
+    np.cumsum(places, out=places)
+    own, own_rows = np.empty((largest, 2), dtype=np.uint64), np.empty(largest, dtype=np.int64)
+    marks = np.empty(largest // 2 + 2, dtype=np.int64)
+    left = _sorted(blocks, rows, bits, places, own, own_rows, marks, out, out_rows, late)
     for first, end in late[:left].tolist():
         order = np.lexsort((out[first:end, 0], out[first:end, 1]))
         out[first:end] = out[first:end][order]

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import types
-from numba.extending import intrinsic
-
 from crypto.kernels.blocks import u64
-from crypto.kernels.compiled import kernel
+from crypto.kernels.compiled import intrinsic, kernel, types
 
 
 def pointer(context: Any, builder: Any, kind: Any, array: Any, element: Any) -> Any:

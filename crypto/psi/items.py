@@ -41,10 +41,9 @@ import pyarrow as pa
 
 from crypto.kernels import blake2s
 from crypto.kernels.text import SLACK, append_spans
-from crypto.psi.distinct import Distinct, collapse
 from crypto.psi.spans import KINDS, Int64, ItemError, Spans, fixed, kind_of, plain, spans_of, validity
 
-__all__ = ["ENCODING", "Distinct", "ItemError", "ItemRules", "Keys", "collapse", "keys_of", "kinds_of"]
+__all__ = ["ENCODING", "ItemError", "ItemRules", "Keys", "keys_of", "kinds_of"]
 
 Blocks = npt.NDArray[np.uint64]
 

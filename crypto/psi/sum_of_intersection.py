@@ -45,9 +45,9 @@ import numpy.typing as npt
 
 from crypto.channel import Channel
 from crypto.errors import ProtocolError
+from crypto.paillier.keys import BITS, PublicKey, ciphertext_from, new_owner, public_from
 from crypto.psi.ecdh_rounds import MOST, Meeting, exchange, greet, recv_tags, send_tags
 from crypto.psi.matching import Blocks, check_items, members
-from crypto.psi.paillier import BITS, PublicKey, ciphertext_from, new_owner, public_from
 from crypto.psi.shuffle import new_seed, permutation
 
 Numbers = npt.NDArray[np.int64]

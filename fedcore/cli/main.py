@@ -1,4 +1,4 @@
-"""The entry point: finds the command's file, imports that one only, and turns errors into exit codes.
+"""The command line: finds the command's file, imports that one only, and turns errors into exit codes.
 
 How a command is added:
 
@@ -7,26 +7,27 @@ How a command is added:
    `Example:`. Take `as_json: Json = False` from `fedcore.cli.output`.
 2. Add a line to `COMMANDS`: the name a person types, the module and its attribute, one sentence for
    `fedcore --help`. The module is imported when its command is used, so it may import what it needs.
-3. Raise a `FedcoreError` for what the user can cure: `main` prints it and exits with its code. An `int` that
+3. Raise a `FedcoreError` for what the user can cure: `run` prints it and exits with its code. An `int` that
    the function returns is the exit code; `None` is 0.
 """
 
 from __future__ import annotations
 
-import gc
+import functools
 import importlib
-import os
 import re
-import sys
 from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple, NoReturn
+from typing import Annotated, Any, NamedTuple
 
 import click
 import typer
 from typer.core import TyperGroup
 
 from fedcore.cli.output import print_error
+from fedcore.cli.start import Interrupted, carried_out, main
 from fedcore.errors import FedcoreError, JobError, did_you_mean
+
+__all__ = ["COMMANDS", "Entry", "Interrupted", "load", "main", "run"]
 
 
 class Entry(NamedTuple):
@@ -49,16 +50,13 @@ COMMANDS = {
     "show": Entry("fedcore.cli.show:command", "Look at a run."),
     "compare": Entry("fedcore.cli.show:compare", "Put two runs side by side."),
     "psi": Entry("fedcore.cli.psi:app", "Find the rows that two parties share."),
+    "relay": Entry(
+        "fedcore.cli.relay:command", "Carry encrypted frames between parties that cannot be called."
+    ),
     "federation": Entry("fedcore.cli.federation:app", "Start, watch and stop a federation on this machine."),
     "participant": Entry("fedcore.cli.participant:app", "Run one site on its own machine."),
     "identity": Entry("fedcore.cli.identity:app", "Make and show keys."),
 }
-
-
-class Interrupted(FedcoreError):
-    """A person pressed Ctrl-C."""
-
-    exit_code = 130
 
 
 class LazyGroup(TyperGroup):
@@ -82,16 +80,7 @@ class LazyGroup(TyperGroup):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command. Ctrl-C becomes an error, so that it is reported as the others are."""
-        try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-            return result
-        except KeyboardInterrupt as error:
-            raise Interrupted("interrupted") from error
-        except BrokenPipeError:
-            # Whoever read the output has enough (`fedcore show ... | head`); nothing must complain at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
+        return carried_out(functools.partial(super().invoke, ctx))
 
 
 def load(name: str) -> click.Command:
@@ -153,16 +142,6 @@ def run(words: Sequence[str]) -> int:
         return _report(Interrupted("the input ended before it was complete"), as_json)
     except FedcoreError as error:
         return _report(error, as_json)
-
-
-def main() -> NoReturn:
-    """The `fedcore` program."""
-    # The imports alone make half a million objects that stay: looking through them again and again while they
-    # come, and once more at the end, took half a second of a run of five.
-    gc.set_threshold(100_000, 20, 100)
-    code = run(sys.argv[1:])
-    gc.freeze()
-    sys.exit(code)
 
 
 def _report(error: FedcoreError, as_json: bool) -> int:

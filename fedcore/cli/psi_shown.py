@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ _PHASES = {
     "agree": "agreeing on the settings",
     "vole": "preparing and exchanging masked keys",
     "ecdh": "exchanging masked keys",
+    "ecdh-cached": "masking keys",
     "check": "checking planted items and counts",
     "write": "writing the rows",
 }
@@ -99,13 +101,18 @@ def both_shown(out: Path, as_json: bool) -> Iterator[Callable[[], None]]:
         yield poll
 
 
+def print_machine(result: dict[str, Any]) -> None:
+    """The result as one JSON document on stdout, as `fedcore.cli.output` prints it."""
+    sys.stdout.write(json.dumps(result, indent=2, allow_nan=False) + "\n")
+
+
 def print_result(result: dict[str, Any]) -> None:
     """Counts, what each side gave and got, where the rows are."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
-    table = Table(title=f"{result['intersection']:,} shared items", title_justify="left")
+    table = Table(title="; ".join(answered(result)), title_justify="left")
     for column in (
         "side",
         "rows",
@@ -144,6 +151,16 @@ def _print_places(console: Any, folders: list[Path], result: dict[str, Any]) -> 
             )
 
 
+def answered(result: dict[str, Any]) -> list[str]:
+    """What the receiver learned: the number of shared items and sums, or that there are too few."""
+    count, sums = result["intersection"], result.get("sums") or {}
+    lines = [f"sum of {name}: {total}" for name, total in sums.items()]
+    if result.get("refused"):
+        fewer = f"fewer than {result['min_matches']:,} shared items (--min-matches)"
+        return [fewer + (", so nothing is told" if count is None else f": {count:,}, so no sum is told")]
+    return [f"{count:,} shared items", *lines]
+
+
 def print_party(result: dict[str, Any], out: Path) -> None:
     from rich.console import Console
 
@@ -153,5 +170,12 @@ def print_party(result: dict[str, Any], out: Path) -> None:
         f"{result['rows']:,} rows, {result['nulls']:,} without a key, {result['duplicates']:,} duplicates, "
         f"{result['items']:,} items"
     )
-    console.print("the other party learns the result" if count is None else f"{count:,} shared items")
+    if result["role"] == "sender" and count is not None:
+        told = "is told that they are too few" if result["refused"] else "learns the result"
+        console.print(f"{count:,} shared items; the other party {told}")
+    elif count is None and not result["refused"]:
+        console.print("the other party learns the result")
+    else:
+        for line in answered(result):
+            console.print(line)
     _print_places(console, [out], result)

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crypto.kernels.aes import FIXED_KEY, Generator, expand_key, fill, hash_blocks
+from crypto.kernels.aes import FIXED_KEY, Generator, expand_key, expand_key_reference, fill, hash_blocks
 from crypto.kernels.blocks import (
     add_scaled,
     blocks_from,
@@ -81,6 +81,12 @@ def test_the_key_schedule_is_that_of_the_standard() -> None:
     # FIPS 197, appendix A.1: the last round key.
     keys = expand_key(bytes.fromhex("2b7e151628aed2a6abf7158809cf4f3c"))
     assert keys[10].tobytes().hex() == "d014f9a8c9ee2589e13f0cc8b6630ca6"
+
+
+@settings(deadline=None)
+@given(st.binary(min_size=16, max_size=16))
+def test_round_keys_are_those_of_the_reference(key: bytes) -> None:
+    assert np.array_equal(expand_key(key), expand_key_reference(key))
 
 
 @pytest.mark.parametrize("length", [0, 15, 17, 32])

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crypto.errors import ProtocolError
-from crypto.psi import paillier, sum_of_intersection
+from crypto.paillier import keys as paillier
+from crypto.psi import sum_of_intersection
 from crypto.psi.sum_of_intersection import Amounts, Total, hold, match, whole_numbers
 from tests.crypto.memory_channel import both, ends, run
 from tests.crypto.psi.sets import expected, random_items, two_sets

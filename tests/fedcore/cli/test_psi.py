@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fedcore.cli.main import run
-from fedcore.cli.psi import EVENTS, EVENTS_TO, _failure, _free_address
+from fedcore.cli.psi_both import EVENTS, EVENTS_TO, _failure, _free_address
 from fedcore.errors import DataError, ProtocolFailed
 from fedcore.trust.identity import new_identity
 
@@ -61,7 +61,10 @@ def test_what_is_missing_is_asked_for(words: list[str], capsys: pytest.CaptureFi
     [
         (["prty"], 'no such command "prty"; did you mean "party"?'),
         (["--lefft", "x"], 'no such option "--lefft"; did you mean "--left"?'),
-        (["--left", "a", "--right", "b", "--key", "id", "--to", "right"], "allowed: left, both"),
+        (
+            ["--left", "a", "--right", "b", "--key", "id", "--to", "rihgt"],
+            'did you mean "right"? allowed: both, left, right',
+        ),
         (["party", "--rol", "receiver"], 'did you mean "--role"?'),
         (["party", "--role", "receiver"], "Missing option"),
     ],
@@ -82,7 +85,11 @@ def test_a_wrong_word_is_answered_with_what_is_allowed(
         (["--key", "id", "--listen", "here"], 2, "is no address; allowed: host:port"),
         (["--key", "id", "--listen", "127.0.0.1:0", "--role", "reciever"], 2, 'did you mean "receiver"'),
         (["--key", "id", "--listen", "127.0.0.1:0", "--protocol", "vola"], 2, 'did you mean "vole"'),
-        (["--key", "id", "--listen", "127.0.0.1:0", "--reveal", "cardinality"], 2, "take protocol ecdh"),
+        (
+            ["--key", "id", "--listen", "127.0.0.1:0", "--reveal", "cardinality", "--protocol", "vole"],
+            2,
+            "take protocol ecdh",
+        ),
         (["--key", "id", "--listen", "127.0.0.1:0", "--peer-key", "no.pub"], 2, "neither a file nor"),
         (["--key", "id", "--listen", "127.0.0.1:0", "--identity", "no.key"], 8, "no.key does not exist"),
         (["--key", "id", "--listen", "127.0.0.1:0", "--data", "no.csv"], 3, "no file no.csv"),
@@ -185,7 +192,7 @@ def test_cardinality_over_ecdh_is_printed_and_no_row_is_written(
         ([], 10, "ProtocolFailed", "--numbers-as-text"),
         (["--left", "nothing.csv"], 3, "DataError", "no file nothing.csv"),
         (["--key", "ident"], 3, "DataError", "income"),
-        (["--reveal", "cardinality"], 2, "JobError", "take protocol ecdh"),
+        (["--reveal", "cardinality", "--protocol", "vole"], 2, "JobError", "take protocol ecdh"),
         (["--protocol", "vola"], 2, "JobError", 'did you mean "vole"'),
     ],
 )
