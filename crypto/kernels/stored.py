@@ -140,7 +140,7 @@ def load(place: Path, name: str, kinds: tuple[str, ...]) -> Stored | None:
         raise LookupError(name) from None
     with open(descriptor, "rb") as opened:
         found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or not _own(found) or found.st_size > _MOST:
+        if not stat.S_ISREG(found.st_mode) or not own(found) or found.st_size > _MOST:
             raise LookupError(name)
         raw = opened.read(_MOST)
     try:
@@ -213,11 +213,11 @@ def save(place: Path, name: str, kinds: tuple[str, ...], compiled: Any) -> bool:
         if not place.is_dir():
             place.mkdir(mode=0o700, exist_ok=True)
             _tidy(place.parent)
-        _write(file_of(place, name, kinds), MAGIC + json.dumps(head).encode() + b"\n" + code)
+        write(file_of(place, name, kinds), MAGIC + json.dumps(head).encode() + b"\n" + code)
     return not head["unfit"]
 
 
-def _write(file: Path, content: bytes) -> None:
+def write(file: Path, content: bytes) -> None:
     """Whole or not at all, also where several processes write it."""
     import tempfile
 
@@ -244,19 +244,31 @@ def folder(sources: Path, path: str) -> Path | None:
     state = hashlib.sha256()
     for file in sorted(sources.rglob("*.py")):
         state.update(file.read_bytes())
+    place = cache("kernels", f"{state.hexdigest()[:16]}-{path}")
+    if place is not None:
+        with contextlib.suppress(OSError):
+            os.utime(place)
+    return place
+
+
+def cache(*names: str) -> Path | None:
+    """A folder in the user's cache whose content may be run; None where nobody may trust one.
+
+    Args:
+        names: Below `fedcore/`, one inside the other.
+    """
     try:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         home.mkdir(parents=True, exist_ok=True)
         if home.stat().st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
             return None  # whoever may rename our folder may put another in its place
-        place = home / "fedcore"
-        names = (place, place / "kernels", place / "kernels" / f"{state.hexdigest()[:16]}-{path}")
-        for place in names:
+        place = home
+        for name in ("fedcore", *names):
+            place /= name
             with contextlib.suppress(FileExistsError):
                 place.mkdir(mode=0o700)
-            if not _made_own(place, empty=place != names[-1]):
+            if not _made_own(place, empty=name != names[-1]):
                 return None
-        os.utime(place)
         return place
     except (OSError, RuntimeError):
         return None
@@ -279,9 +291,9 @@ def _made_own(place: Path, *, empty: bool) -> bool:
     return os.access(place, os.W_OK | os.X_OK)
 
 
-def _own(found: os.stat_result) -> bool:
+def own(found: os.stat_result) -> bool:
     """Whether a file was written by this user, and nobody else may write to it."""
-    return found.st_uid == os.geteuid() and not found.st_mode & 0o022
+    return not hasattr(os, "geteuid") or (found.st_uid == os.geteuid() and not found.st_mode & 0o022)
 
 
 def _tidy(current: Path) -> None:

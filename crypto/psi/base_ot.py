@@ -17,10 +17,8 @@ ristretto255 is RFC 9496, here of libsodium; H is its one-way map of 64 hashed b
 from __future__ import annotations
 
 import hashlib
-import secrets
 
-import rbcl
-
+from crypto import sodium
 from crypto.channel import Channel
 from crypto.errors import ProtocolError
 
@@ -42,14 +40,14 @@ def send_keys(channel: Channel, step: str, count: int) -> list[tuple[bytes, byte
         at = 2 * POINT * number
         points = told[at : at + POINT], told[at + POINT : at + 2 * POINT]
         for point in points:
-            if not rbcl.crypto_core_ristretto255_is_valid_point(point):
+            if not sodium.is_element(point):
                 raise ProtocolError(
                     "a point that is not of the group came; the other side does not follow the protocol",
                     step=step,
                 )
         keys = []
         for j in (0, 1):
-            shared = rbcl.crypto_core_ristretto255_add(points[j], _to_group(step, number, points[1 - j]))
+            shared = sodium.add(points[j], _to_group(step, number, points[1 - j]))
             keys.append(_key(step, number, j, _times(y, shared, step)))
         pairs.append((keys[0], keys[1]))
     return pairs
@@ -69,13 +67,13 @@ def receive_keys(channel: Channel, step: str, choices: list[int]) -> list[bytes]
     scalars, told = [], []
     for number, choice in enumerate(choices):
         x = _scalar()
-        other = rbcl.crypto_core_ristretto255_random()
-        own = rbcl.crypto_core_ristretto255_sub(_times_base(x), _to_group(step, number, other))
+        other = sodium.random_element()
+        own = sodium.subtract(_times_base(x), _to_group(step, number, other))
         told += [other, own] if choice else [own, other]
         scalars.append(x)
     channel.send(step, b"".join(told))
     answer = bytes(channel.recv(step, size=POINT))
-    if not rbcl.crypto_core_ristretto255_is_valid_point(answer):
+    if not sodium.is_element(answer):
         raise ProtocolError(
             "a point that is not of the group came; the other side does not follow the protocol", step=step
         )
@@ -86,17 +84,17 @@ def receive_keys(channel: Channel, step: str, choices: list[int]) -> list[bytes]
 
 
 def _scalar() -> bytes:
-    return bytes(rbcl.crypto_core_ristretto255_scalar_reduce(secrets.token_bytes(64)))
+    return sodium.random_scalar()
 
 
 def _times_base(scalar: bytes) -> bytes:
-    return bytes(rbcl.crypto_scalarmult_ristretto255_base(scalar))
+    return sodium.times_base(scalar)
 
 
 def _times(scalar: bytes, point: bytes, step: str) -> bytes:
     try:
-        return bytes(rbcl.crypto_scalarmult_ristretto255(scalar, point))
-    except (RuntimeError, ValueError, TypeError):
+        return sodium.times(scalar, point)
+    except ValueError:
         raise ProtocolError(
             "the neutral element came; the other side does not follow the protocol", step=step
         ) from None
@@ -104,7 +102,7 @@ def _times(scalar: bytes, point: bytes, step: str) -> bytes:
 
 def _to_group(step: str, number: int, point: bytes) -> bytes:
     wide = hashlib.sha512(b"fedcore base ot point" + _bound(step, number) + point).digest()
-    return bytes(rbcl.crypto_core_ristretto255_from_hash(wide))
+    return sodium.from_hash(wide)
 
 
 def _key(step: str, number: int, choice: int, shared: bytes) -> bytes:

@@ -15,22 +15,20 @@ Source: RFC 9496 (the group and its one-way map), RFC 9380 section 5.3.1 and app
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import hashlib
 import itertools
 import os
-import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import rbcl
 from numba import types
 from numba.extending import intrinsic
 
+from crypto import sodium
 from crypto.errors import ProtocolError
 from crypto.kernels.compiled import kernel
 
@@ -49,20 +47,17 @@ _SERIAL = 64
 
 def new_scalar() -> bytes:
     """A secret scalar that is not zero, 32 bytes, from the system's randomness."""
-    while True:
-        scalar = bytes(rbcl.crypto_core_ristretto255_scalar_reduce(secrets.token_bytes(64)))
-        if any(scalar):
-            return scalar
+    return sodium.random_scalar()
 
 
 def inverse(scalar: bytes) -> bytes:
     """The scalar that undoes multiplication by `scalar`, 32 bytes."""
-    return bytes(rbcl.crypto_core_ristretto255_scalar_invert(scalar))
+    return sodium.inverse(scalar)
 
 
 def public_of(scalar: bytes) -> bytes:
     """The element `scalar` times the generator, 32 bytes."""
-    return bytes(rbcl.crypto_scalarmult_ristretto255_base(scalar))
+    return sodium.times_base(scalar)
 
 
 # ---- libsodium by address -------------------------------------------------------------------------------------
@@ -95,14 +90,12 @@ def _caller(count: int) -> Any:
 
 _call2 = _caller(2)
 _call3 = _caller(3)
-_NAMES = ("crypto_scalarmult_ristretto255", "crypto_core_ristretto255_from_hash", "crypto_hash_sha512")
 
 
 @functools.cache
 def _addresses() -> npt.NDArray[np.int64]:
-    """Of libsodium's functions, in the order of `_NAMES`."""
-    found = [ctypes.cast(getattr(rbcl._sodium, name), ctypes.c_void_p).value for name in _NAMES]
-    return np.array(found, dtype=np.int64)
+    """Of libsodium's functions, as `sodium.addresses` has them."""
+    return np.array(sodium.addresses(), dtype=np.int64)
 
 
 @kernel
@@ -283,7 +276,7 @@ def expand_reference(message: bytes, dst: bytes, size: int = 64) -> bytes:
 
 def element_reference(item: bytes, dst: bytes = DST) -> bytes:
     """The element of an item, 32 bytes."""
-    return bytes(rbcl.crypto_core_ristretto255_from_hash(expand_reference(item, dst)))
+    return sodium.from_hash(expand_reference(item, dst))
 
 
 def tag_reference(point: bytes, label: bytes, item: bytes = b"") -> bytes:

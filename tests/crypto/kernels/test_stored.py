@@ -305,7 +305,7 @@ def test_a_full_disk_costs_the_file_only(place: Path, monkeypatch: pytest.Monkey
     def full(file: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(stored, "_write", full)
+    monkeypatch.setattr(stored, "write", full)
     values = np.arange(3)
     kernel(clear)(values)
     assert not values.any() and files(place) == []
