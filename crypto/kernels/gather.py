@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import types
-from numba.extending import intrinsic
-
 from crypto.kernels.blocks import u64
-from crypto.kernels.compiled import kernel
+from crypto.kernels.compiled import intrinsic, kernel, types
 
 TERMS = 10
 

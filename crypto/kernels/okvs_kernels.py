@@ -12,12 +12,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import types
-from numba.extending import intrinsic
-
 from crypto.kernels.aes import encrypt
 from crypto.kernels.blocks import gf_mul, instruction, u64, words
-from crypto.kernels.compiled import kernel, native
+from crypto.kernels.compiled import intrinsic, kernel, native, types
 
 PLACE_BITS = 21
 """A column's number has at most this many bits: three of them are packed into a word."""

@@ -25,12 +25,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import types
-from numba.extending import intrinsic
 
 from crypto import sodium
 from crypto.errors import ProtocolError
-from crypto.kernels.compiled import kernel
+from crypto.kernels.compiled import intrinsic, kernel, types
 
 Blocks = npt.NDArray[np.uint64]
 Points = npt.NDArray[np.uint8]

@@ -96,7 +96,9 @@ def evaluate_round(participant: Participant, request: TrainRequest, message: Mes
     return Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=message)
 
 
-def _workplace(participant: Participant, request: TrainRequest, local: LocalTraining) -> tuple[Ready, nn.Module]:
+def _workplace(
+    participant: Participant, request: TrainRequest, local: LocalTraining
+) -> tuple[Ready, nn.Module]:
     device = choose_device(local.device, participant.resources.gpus == "auto")
     ready = ready_site(participant, request, device)
     return ready, resident_model(ready.task, device)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pyarrow as pa
 
 from fedcore.errors import DataError
-from fedcore.jobs.datasets import CsvData, DataSet, ParquetData, PostgresData, SqliteData
 from fedcore.participant.data.catalogue import plain_schema, read_table
 from fedcore.participant.data.checks import no_rows, within
+
+if TYPE_CHECKING:
+    from fedcore.jobs.datasets import CsvData, DataSet, ParquetData, SqliteData
 
 _ROWS = 2**16
 _BLOCK = 8 * 2**20
@@ -28,6 +32,21 @@ SUFFIXES = {
 }
 """Ends of file names, and the connector that each stands for."""
 _PACKED = (".gz", ".bz2", ".zst", ".lz4")
+
+
+@dataclass(frozen=True)
+class BareFile:
+    """A file as a data set, with the defaults of `fedcore.jobs.datasets`."""
+
+    connector: Literal["csv", "parquet", "sqlite"]
+    path: Path
+    delimiter: str = ","
+    encoding: str = "utf-8"
+    nulls: tuple[str, ...] = ("", "NA", "N/A", "null", "NULL")
+    table: str | None = None
+    query: None = None
+    row_id: None = None
+    part: None = None
 
 
 def read_batches(
@@ -62,18 +81,20 @@ def read_batches(
 def _streamed(data: DataSet, columns: Sequence[str] | None, memory: int | None) -> Iterator[pa.RecordBatch]:
     share = _BLOCK if memory is None else min(max(memory // _IN_FLIGHT, 2**16), _BLOCK)
     rows = min(max(share // (_VALUE * max(1, len(columns or ()))), 2**10), _ROWS)
-    if isinstance(data, CsvData | ParquetData):
+    # By name and not by class: a bare file is read without the schemas of jobs, which take long to import.
+    one: Any = data
+    if data.connector in ("csv", "parquet"):
         from fedcore.participant.data import tables
 
-        if isinstance(data, CsvData):
-            return tables.csv_batches(data, columns, share)
-        return tables.parquet_batches(data, columns, rows)
-    if isinstance(data, SqliteData | PostgresData):
+        if data.connector == "csv":
+            return tables.csv_batches(one, columns, share)
+        return tables.parquet_batches(one, columns, rows)
+    if data.connector in ("sqlite", "postgresql"):
         from fedcore.participant.data import databases
 
-        if isinstance(data, SqliteData):
-            return databases.sqlite_batches(data, columns, rows)
-        return databases.postgres_batches(data, columns, share)
+        if data.connector == "sqlite":
+            return databases.sqlite_batches(one, columns, rows)
+        return databases.postgres_batches(one, columns, share)
     raise DataError(
         f"connector {data.connector!r} is not read in batches; allowed: csv, parquet, sqlite, postgresql"
     )
@@ -107,10 +128,10 @@ def file_data(path: Path, table: str | None = None) -> CsvData | ParquetData | S
     if table is not None and connector != "sqlite":
         raise DataError(f"table {table!r} was asked of {path}, which is not a database; leave table out")
     if connector == "csv":
-        return CsvData(connector="csv", path=path, delimiter="\t" if suffix == ".tsv" else ",")
+        return cast("CsvData", BareFile("csv", path, delimiter="\t" if suffix == ".tsv" else ","))
     if connector == "parquet":
-        return ParquetData(connector="parquet", path=path)
-    return SqliteData(connector="sqlite", path=path, table=table or _only_table(path))
+        return cast("ParquetData", BareFile("parquet", path))
+    return cast("SqliteData", BareFile("sqlite", path, table=table or _only_table(path)))
 
 
 def _only_table(path: Path) -> str:

@@ -6,14 +6,16 @@ import functools
 import importlib
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from fedcore.errors import DataError, did_you_mean
-from fedcore.jobs.datasets import DataSet, Part
 from fedcore.participant.data.checks import has_rows, within
 from fedcore.participant.data.parts import Indices, deal, rows_of
+
+if TYPE_CHECKING:
+    from fedcore.jobs.datasets import DataSet, Part
 
 # connector -> module of this package and the prefix of its two functions, `<prefix>_schema` and
 # `<prefix>_table`. Modules are imported when a data set needs them: a ClientApp process starts for every

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from fedcore.errors import DataError, did_you_mean, nearest
-from fedcore.jobs.datasets import DataSet
+
+if TYPE_CHECKING:
+    from fedcore.jobs.datasets import DataSet
 
 _MOST_NAMES = 40  # of columns in one message
 

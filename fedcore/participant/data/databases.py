@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from fedcore.errors import DataError, did_you_mean, nearest
-from fedcore.jobs.datasets import PostgresData, SqliteData
 from fedcore.participant.data.checks import chosen, collected, existing, no_rows, unreadable, within
 
 if TYPE_CHECKING:
     from adbc_driver_manager.dbapi import Cursor
+
+    from fedcore.jobs.datasets import PostgresData, SqliteData
 
 _CONNECT_TIMEOUT = 30  # seconds; libpq would wait for as long as TCP does
 

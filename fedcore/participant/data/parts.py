@@ -10,14 +10,16 @@ al., "Bayesian nonparametric federated learning" (arXiv 1905.12022), section 4.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from fedcore.errors import DataError
-from fedcore.jobs.datasets import Part
+
+if TYPE_CHECKING:
+    from fedcore.jobs.datasets import Part
 
 Indices = npt.NDArray[np.int64]
 

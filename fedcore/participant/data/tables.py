@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from fedcore.errors import DataError
-from fedcore.jobs.datasets import CsvData, ParquetData
 from fedcore.participant.data.checks import chosen, collected, existing, no_rows, unreadable, within
 
 if TYPE_CHECKING:
     from pyarrow import csv
+
+    from fedcore.jobs.datasets import CsvData, ParquetData
 
 _BLOCK = 8 * 2**20  # bytes parsed at a time; a row must fit in one
 _PAGES = 2**20  # bytes read at a time of each column of a Parquet file that is streamed
@@ -176,11 +177,15 @@ def parquet_batches(data: ParquetData, columns: Sequence[str] | None, rows: int)
     """
     from pyarrow import parquet
 
-    source = _files(data.path)
-    wanted = chosen(data, columns, source.schema.names)
-    yield no_rows(pa.schema([source.schema.field(name) for name in wanted]))
+    files = _paths(data.path)
     try:
-        for name in source.files:
+        # Not Arrow's data sets, whose import takes longer than to read a million numbers.
+        schemas = [parquet.read_schema(file) for file in files]
+        for each, schema in zip(files, schemas, strict=True):
+            _check_same(schema, schemas[0], each, files[0])
+        wanted = chosen(data, columns, schemas[0].names)
+        yield no_rows(pa.schema([schemas[0].field(name) for name in wanted]))
+        for name in files:
             # Not a scanner, which decodes whole row groups: a file may be one row group.
             with parquet.ParquetFile(name, pre_buffer=False, buffer_size=_PAGES) as file:
                 for batch in file.iter_batches(rows, columns=wanted):
@@ -189,21 +194,29 @@ def parquet_batches(data: ParquetData, columns: Sequence[str] | None, rows: int)
         raise unreadable(data.path, error, "Parquet") from error
 
 
-def _files(path: Path) -> pa.dataset.Dataset:
-    import pyarrow.dataset
-
+def _paths(path: Path) -> list[Path]:
     existing(path)
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     if not files:
         raise DataError(f"no *.parquet file below the folder {path}; put them there, or correct the path")
+    return files
+
+
+def _check_same(schema: pa.Schema, first: pa.Schema, file: object, first_file: Path) -> None:
+    if not schema.equals(first):
+        raise DataError(
+            f"{file} and {first_file} have different columns or types; all files of one data set need the same"
+        )
+
+
+def _files(path: Path) -> pa.dataset.Dataset:
+    import pyarrow.dataset
+
+    files = _paths(path)
     try:
         source = pyarrow.dataset.dataset([str(file) for file in files], format="parquet")
         for fragment in source.get_fragments():
-            if not fragment.physical_schema.equals(source.schema):
-                raise DataError(
-                    f"{fragment.path} and {files[0]} have different columns or types; all files of one data "
-                    "set need the same"
-                )
+            _check_same(fragment.physical_schema, source.schema, fragment.path, files[0])
     except (pa.ArrowInvalid, OSError) as error:
         raise unreadable(path, error, "Parquet") from error
     return source

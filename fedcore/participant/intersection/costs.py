@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from crypto.kernels.compiled import compile_seconds
 from fedcore.participant.intersection.keys import Watch
 
 
@@ -40,20 +41,9 @@ class CompileClock:
     """Seconds spent compiling kernels, which a first run on a machine pays and later ones do not."""
 
     def __init__(self) -> None:
-        from numba.core import event
-
-        self._recorder = event.RecordingListener()
-        event.register("numba:compile", self._recorder)
+        self._before = compile_seconds()
 
     @property
     def seconds(self) -> float:
-        """So far; nested compilations count once."""
-        total, depth, began = 0.0, 0, 0.0
-        for when, what in self._recorder.buffer:
-            if what.is_start:
-                began = when if depth == 0 else began
-                depth += 1
-            elif what.is_end and depth:
-                depth -= 1
-                total += when - began if depth == 0 else 0.0
-        return total
+        """So far; of this process, whoever had them compiled."""
+        return compile_seconds() - self._before

@@ -6,11 +6,13 @@ import importlib.util
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from crypto.psi.items import ItemRules
 from fedcore.errors import JobError, did_you_mean
-from fedcore.jobs.datasets import DataSet
+
+if TYPE_CHECKING:
+    from fedcore.jobs.datasets import DataSet
 
 Role = Literal["receiver", "sender"]
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +34,6 @@ from crypto.psi.items import ItemRules
 from crypto.psi.planted import check_back, planted
 from crypto.psi.zero_sharing import Authenticator
 from fedcore.errors import DataError, JobError, ProtocolFailed, did_you_mean
-from fedcore.jobs.datasets import DataSet
 from fedcore.participant.intersection.costs import CompileClock, Phases, peak_memory
 from fedcore.participant.intersection.keys import Read, Watch, keeping, read_keys
 from fedcore.participant.intersection.meeting import CURES
@@ -45,6 +44,9 @@ from fedcore.peer.channel import FramedChannel
 from fedcore.peer.handshake import Hello, shake_hands
 from fedcore.peer.tls import public_key
 from fedcore.trust.identity import Identity
+
+if TYPE_CHECKING:
+    from fedcore.jobs.datasets import DataSet
 
 VERSION = 1
 """Of what the parties say to each other, beside `crypto.psi.star`."""

@@ -56,6 +56,11 @@ def test_a_slot_is_as_short_as_its_sum_allows() -> None:
     assert (packing.limit, packing.slot, packing.slots) == (2**20, 28, 108)
     assert packing.ciphertexts(10_000) == 93
     assert [packing.ciphertexts(count) for count in (1, 108, 109)] == [1, 1, 2]
+    # A key of 1024 bits holds 1023 for certain, so not 32 slots of 32.
+    assert (
+        Packing(1.0, 20, cohort=1024, bits=1024).slot,
+        Packing(1.0, 20, cohort=1024, bits=1024).slots,
+    ) == (32, 30)
 
 
 @settings(deadline=None)
