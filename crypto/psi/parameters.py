@@ -7,7 +7,7 @@ the handshake and stands in every receipt, so that two sides never run with diff
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 VERSION = 1
 
@@ -42,6 +42,13 @@ class Lpn:
     def rows(self) -> int:
         """Length of the output, N = t 2^depth."""
         return self.trees << self.depth
+
+    def first(self, rows: int) -> Lpn:
+        """As many of the trees as make so many rows, one at least.
+
+        Whoever attacks it sees a part of what the whole set would show: trees are independent of one another.
+        """
+        return replace(self, trees=max(1, min(self.trees, -(-rows // (1 << self.depth)))))
 
     @property
     def base(self) -> int:

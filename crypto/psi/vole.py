@@ -6,7 +6,7 @@ B = F = GF(2^128), or the half of it as a subfield.
 
     1. 128 base transfers; the sender's choices are the bits of D                              `base_ot`
     2. bit correlations M = K + r D by extension (IKNP), enough to start step 3                `_extend`
-    3. many bit correlations by LPN over GF(2): set b10, then b12 or b13                       `vole_rounds`
+    3. many bit correlations by LPN over GF(2): set b10, then b11 until there are enough       `vole_rounds`
     4. as many of them as B has bits make one correlation over the field (a = sum x^i r_i), enough to start step 5
     5. many field correlations by LPN over B: set b10, then b12 where many are wanted          `vole_rounds`
 
@@ -101,6 +101,9 @@ def _bits_of(delta: Blocks) -> list[int]:
     return [number >> i & 1 for i in range(KAPPA)]
 
 
+_TOGETHER = 256
+"""Field correlations that are made of bits at a time: a piece of a round makes as many twice, and needs no copy."""
+
 # ---- steps 3 and 5: rounds ------------------------------------------------------------------------------------
 
 
@@ -112,7 +115,12 @@ class _Stream:
         self._left: Blocks = np.empty((0, columns), dtype=np.uint64)
 
     def take(self, count: int) -> Blocks:
-        """The next `count` rows."""
+        """The next `count` rows; the caller's own."""
+        if count and not len(self._left):
+            self._left = next(self._pieces)
+        if count <= len(self._left):
+            some, self._left = self._left[:count], self._left[count:]
+            return some
         out = np.empty((count, self._left.shape[1]), dtype=np.uint64)
         done = 0
         while done < count:
@@ -131,31 +139,32 @@ class _Stream:
         yield from self._pieces
 
 
-def _next_shape(left: int, here: int) -> Lpn | None:
-    """The set for the round after one of `here` rows that has to serve `left`; None when it serves them all."""
-    if left <= here:
-        return None
-    small = LPN["b10"]
-    return small if left - (here - small.base) <= small.rows else LPN["b12"]
-
-
 def _field_shapes(length: int) -> list[Lpn]:
-    """The sets of the rounds over the field that make so many rows."""
-    shapes = [LPN["b10"]]
-    here = shapes[0].rows
-    while (following := _next_shape(length, here)) is not None:
-        length -= here - following.base
+    """The sets of the rounds over the field that make so many rows beside those that the next round starts from."""
+    small, large = LPN["b10"], LPN["b12"]
+    shapes = [small]
+    while length > shapes[-1].rows:
+        length -= shapes[-1].rows
+        # What the next round starts from is taken from this one.
+        following = small if length + small.base <= small.rows else large
+        length += following.base
         shapes.append(following)
-        here = following.rows
+    shapes[-1] = shapes[-1].first(length)
     return shapes
 
 
 def _bit_shapes(count: int) -> list[Lpn]:
-    """The sets of the rounds over bits that make so many, behind the first one."""
-    if count <= LPN["b12"].rows:
-        return [LPN["b12"]]
-    large = LPN["b13"]
-    return [large] * max(1, -(-(count - large.bit_base) // (large.rows - large.bit_base)))
+    """The sets of the rounds over bits that make so many, behind the first one.
+
+    The secret of `b11` fits into a second-level cache, which makes a row cost half of what it does with `b13`.
+    """
+    one = LPN["b11"]
+    shapes = [one]
+    while count > one.rows:
+        count -= one.rows - one.bit_base
+        shapes.append(one)
+    shapes[-1] = one.first(count)
+    return shapes
 
 
 class _Round(Protocol):
@@ -198,12 +207,12 @@ class _Plan:
     """How many rounds there are, and from how many bits."""
 
     def __init__(self, length: int, field: Field) -> None:
-        self.few = LPN["b10"]
         self.field = _field_shapes(length)
         self.field_sizes = [shape.base for shape in self.field]
         trees = sum(shape.trees * shape.depth for shape in self.field)
-        self.bits = _bit_shapes(field.degree * self.few.base + trees)
+        self.bits = _bit_shapes(field.degree * self.field_sizes[0] + trees)
         self.bit_sizes = [shape.bit_base for shape in self.bits]
+        self.few = LPN["b10"].first(self.bit_sizes[0])
 
 
 # ---- the two roles --------------------------------------------------------------------------------------------
@@ -231,9 +240,9 @@ class Sender:
         bits = _extend_send(channel, self.delta, keys, plan.few.bit_base)
         bits = _Stream(self._over_bits(plan.few, bits).pieces(bits), 2).take(plan.bit_sizes[0])
         many = _Stream(_rows(_started(self._over_bits, bits, plan.bits, plan.bit_sizes), bits), 2)
-        base = np.empty((plan.few.base, 2), dtype=np.uint64)
-        for at in range(0, len(base), 4096):
-            some = base[at : at + 4096]
+        base = np.empty((plan.field_sizes[0], 2), dtype=np.uint64)
+        for at in range(0, len(base), _TOGETHER):
+            some = base[at : at + _TOGETHER]
             field.pack(many.take(field.degree * len(some)), some)
 
         def over_field(shape: Lpn, base: Blocks) -> _Round:
@@ -273,11 +282,11 @@ class Receiver:
         bits = _extend_receive(channel, keys, plan.few.bit_base)
         bits = _Stream(self._over_bits(plan.few, bits).pieces(bits), 2).take(plan.bit_sizes[0])
         many = _Stream(_rows(_started(self._over_bits, bits, plan.bits, plan.bit_sizes), bits), 2)
-        base = np.empty((plan.few.base, 4), dtype=np.uint64)
-        for at in range(0, len(base), 4096):
-            some = many.take(field.degree * len(base[at : at + 4096]))
-            pack_choices(some, field.degree, base[at : at + 4096, :2])
-            field.pack(some, base[at : at + 4096, 2:])
+        base = np.empty((plan.field_sizes[0], 4), dtype=np.uint64)
+        for at in range(0, len(base), _TOGETHER):
+            some = many.take(field.degree * len(base[at : at + _TOGETHER]))
+            pack_choices(some, field.degree, base[at : at + _TOGETHER, :2])
+            field.pack(some, base[at : at + _TOGETHER, 2:])
 
         def over_field(shape: Lpn, base: Blocks) -> _Round:
             return self._round(shape, many.take(shape.trees * shape.depth), base)

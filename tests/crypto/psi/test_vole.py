@@ -17,7 +17,7 @@ from crypto.kernels.gf64 import add_word_times, gf64_mul_reference, tower_mul_re
 from crypto.psi import ggm, lpn, vole, vole_rounds
 from crypto.psi.base_ot import receive_keys, send_keys
 from crypto.psi.parameters import LPN, Lpn, mask_bytes
-from crypto.psi.vole import Receiver, Sender, _bit_shapes, _field_shapes, _next_shape
+from crypto.psi.vole import Receiver, Sender, _bit_shapes, _field_shapes
 from crypto.psi.vole_field import GF128, TOWER, Field
 from crypto.psi.vole_rounds import ReceiverRound, SenderRound
 from tests.crypto.memory_channel import both, ends, run
@@ -225,24 +225,33 @@ def test_c_is_b_plus_delta_a_and_portions_do_not_matter() -> None:
     assert abs(np.bitwise_count(a).mean() - 32) < 0.5 and abs(np.bitwise_count(b).mean() - 32) < 0.5
 
 
-def test_a_round_is_chosen_that_serves_what_is_left() -> None:
-    small, large, bits = LPN["b10"], LPN["b12"], LPN["b13"]
-    assert _next_shape(small.rows, small.rows) is None
-    assert _next_shape(small.rows + 1, small.rows) == small
-    assert _next_shape(2 * small.rows - small.base, small.rows) == small
-    assert _next_shape(2 * small.rows - small.base + 1, small.rows) == large
+def test_rounds_are_chosen_that_serve_the_length_and_no_more() -> None:
+    small, large, bits = LPN["b10"], LPN["b12"], LPN["b11"]
+    assert [shape.rows for shape in _field_shapes(1)] == [1 << small.depth]
+    assert _field_shapes(small.rows) == [small]
+    assert _field_shapes(small.rows + 1) == [small, small.first(small.base + 1)]
+    assert _field_shapes(2 * small.rows - small.base) == [small, small]
+    assert _field_shapes(2 * small.rows - small.base + 1)[1] == large.first(
+        small.rows - small.base + 1 + large.base
+    )
     assert small.rows >= large.base, "a round of the small set must be able to start the large one"
     assert large.rows > 2 * large.base, "a round of the large set must pay for the next and give much more"
-    assert small.rows >= bits.bit_base
-    # 100 million correlations and all their trees are paid for by one round over bits.
-    trees = 2 * small.trees * small.depth + 25 * large.trees * large.depth
-    assert bits.rows >= 128 * small.base + trees
+    assert small.rows >= bits.bit_base and bits.rows > 2 * bits.bit_base
+
+
+@pytest.mark.parametrize("length", [1, 10**5, 870_400, 870_401, 1_800_000, 10**7, 10**8, 10**9])
+def test_rounds_over_the_field_make_the_length_and_less_than_a_tree_beyond_it(length: int) -> None:
+    shapes = _field_shapes(length)
+    made = sum(shape.rows for shape in shapes) - sum(shape.base for shape in shapes[1:])
+    # The last round is cut after its base was reckoned, whose blocks are then fewer.
+    assert length <= made < length + (1 << shapes[-1].depth) + LPN["b12"].trees
+    assert all(shape in (LPN["b10"], LPN["b12"]) for shape in shapes[:-1])
 
 
 SMALL = {
     "b10": Lpn("b10", trees=100, k=64, depth=4),
     "b12": Lpn("b12", trees=30, k=128, depth=5),
-    "b13": Lpn("b13", trees=100, k=256, depth=8),
+    "b11": Lpn("b11", trees=100, k=256, depth=8),
 }
 
 
@@ -364,14 +373,20 @@ def test_a_round_that_was_made_holds_no_secret() -> None:
 
 
 def test_there_are_bits_enough_for_any_length() -> None:
-    few = LPN["b10"]
     for degree in (64, 128):
         for length in (1, 10**6, 10**8, 10**9, 6 * 10**9):
-            wanted = degree * few.base + sum(shape.trees * shape.depth for shape in _field_shapes(length))
+            fields = _field_shapes(length)
+            wanted = degree * fields[0].base + sum(shape.trees * shape.depth for shape in fields)
             shapes = _bit_shapes(wanted)
             made = sum(shape.rows for shape in shapes) - sum(shape.bit_base for shape in shapes[1:])
-            assert made >= wanted
-    assert [shape.name for shape in _bit_shapes(128 * few.base)] == ["b13"]
+            assert wanted <= made < wanted + (1 << shapes[-1].depth) + LPN["b11"].trees * LPN["b11"].depth
+
+
+def test_the_first_trees_of_a_set_have_its_secret_and_its_blocks() -> None:
+    whole = LPN["b11"]
+    few = whole.first(5000)
+    assert (few.trees, few.k, few.depth, few.weight) == (3, whole.k, whole.depth, whole.weight)
+    assert whole.first(10**9) == whole and whole.first(0).trees == 1
 
 
 @pytest.mark.parametrize(
