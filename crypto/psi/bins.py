@@ -7,6 +7,8 @@ pieces are in memory at any time, wherever the set is kept.
 from __future__ import annotations
 
 import hashlib
+from collections import deque
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -33,8 +35,12 @@ class KeySet(Protocol):
     def __len__(self) -> int:
         """How many there are."""
 
-    def piece(self, number: int) -> tuple[Blocks, Numbers]:
-        """The keys with this top byte, (n, 2) uint64, and what each is called, (n,) uint32; not to be written to."""
+    def pieces(self, first: int, end: int) -> tuple[Blocks, Numbers]:
+        """The keys whose top byte is `first` to `end` - 1, by it, and their names; not to be written to.
+
+        Returns:
+            (n, 2) uint64 and (n,) uint32.
+        """
 
     def mixed(self, seed: bytes) -> KeySet:
         """The same set with every key replaced by its encryption under a public seed, under the same names."""
@@ -54,13 +60,20 @@ class RunsOfKeys:
     def __len__(self) -> int:
         return int(self._runs.counts.sum())
 
-    def piece(self, number: int) -> tuple[Blocks, Numbers]:
-        """As `KeySet.piece`."""
-        return self._runs.keys(number), self._runs.numbers(number)
+    def pieces(self, first: int, end: int) -> tuple[Blocks, Numbers]:
+        """As `KeySet.pieces`."""
+        return self._runs.keys(first, end), self._runs.numbers(first, end)
 
     def mixed(self, seed: bytes) -> KeySet:
         """As `KeySet.mixed`."""
         return mixed(self, seed, self._shelf)
+
+
+def spans(count: int) -> Iterator[tuple[int, int]]:
+    """Pieces that are read together: as many as have 2^16 of so many keys, about; the first and the one behind."""
+    together = max(1, min(kernels.PIECES, kernels.PIECES * 2**16 // max(1, count)))
+    for first in range(0, kernels.PIECES, together):
+        yield first, min(first + together, kernels.PIECES)
 
 
 def mixed(keys: KeySet, seed: bytes, shelf: Shelf) -> KeySet:
@@ -70,8 +83,8 @@ def mixed(keys: KeySet, seed: bytes, shelf: Shelf) -> KeySet:
     """
     round_keys = expand_key(hashlib.sha256(_MIXED + seed).digest()[:16])
     runs = Runs(shelf)
-    for number in range(kernels.PIECES):
-        some, names = keys.piece(number)
+    for first, end in spans(len(keys)):
+        some, names = keys.pieces(first, end)
         out = np.empty_like(some)
         kernels.encrypt_keys(some, round_keys, out)
         runs.add(out, names)
@@ -108,14 +121,12 @@ class Layout:
         self._keys, self._shape = keys, shape
         self._round_keys, self._bins = expand_key(seed), np.uint64(shape.bins)
         self._starts = np.zeros(shape.bins + 1, dtype=np.int64)
-        self._sizes = np.zeros(kernels.PIECES, dtype=np.int64)
-        for number in range(kernels.PIECES):
-            some, _ = keys.piece(number)
-            self._sizes[number] = len(some)
+        self._spans = deque(spans(len(keys)))
+        for span in self._spans:
+            some, _ = keys.pieces(*span)
             kernels.count(some, self._round_keys, self._bins, self._starts[1:])
         self.most = int(self._starts.max(initial=0))
         np.cumsum(self._starts, out=self._starts)
-        self._piece = 0
         self._ready: list[Partition] = []
         self._first = self._end = 0
         """Bins that are ready: from `_first` to `_end` - 1."""
@@ -150,14 +161,11 @@ class Layout:
         loaded: list[tuple[Blocks, Numbers]] = []
         size = 0
         first, shape = self._end, self._shape
-        while self._piece < kernels.PIECES and (not loaded or size < AT_ONCE):
-            loaded.append(self._keys.piece(self._piece))
-            size += int(self._sizes[self._piece])
-            self._piece += 1
-        end = (
-            shape.bins if self._piece == kernels.PIECES else kernels.bins_of_piece(self._piece, shape.bins)[0]
-        )
-        last = shape.bins if self._piece == kernels.PIECES else min(end + 1, shape.bins)
+        while self._spans and size < AT_ONCE:
+            loaded.append(self._keys.pieces(*self._spans.popleft()))
+            size += len(loaded[-1][0])
+        end = kernels.bins_of_piece(self._spans[0][0], shape.bins)[0] if self._spans else shape.bins
+        last = min(end + 1, shape.bins) if self._spans else shape.bins
         base = int(self._starts[first])
         rows = np.empty((int(self._starts[last]) - base, 2), dtype=np.uint64)
         order = np.empty(len(rows), dtype=np.uint32)

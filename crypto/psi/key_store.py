@@ -15,7 +15,7 @@ import numpy.typing as npt
 from crypto.kernels import radix
 from crypto.kernels.okvs_kernels import PIECES
 from crypto.kernels.spread import may_repeat
-from crypto.psi.bins import KeySet, mixed
+from crypto.psi.bins import KeySet, mixed, spans
 from crypto.psi.runs import LONGEST_RUN, RECORD, SHORTEST_RUN, Runs
 from crypto.psi.shelf import Kept, Shelf
 
@@ -96,26 +96,30 @@ class KeyStore:
     def collapse(self) -> None:
         """Find the rows that share a key; nothing is added afterwards but by `plant`."""
         self._runs.flush()
-        for piece in range(PIECES):
-            keys = np.ascontiguousarray(self._runs.keys(piece))
-            self._sizes[piece] = len(keys)
-            if not may_repeat(keys, np.empty(1 << max(1, (2 * len(keys)).bit_length()), dtype=np.uint32)):
-                continue
-            rows = self._runs.numbers(piece)
-            ordered, order = radix.sort(keys, rows.astype(np.int64))
-            found = int(radix.count_distinct(ordered))
-            if found == len(rows):
-                continue
-            self._sizes[piece] = found
-            starts = np.empty(found + 1, dtype=np.int64)
-            radix.squeeze(ordered, starts)
-            self.duplicates += len(rows) - found
-            self._shared[piece] = _Shared(
-                self._shelf.put(ordered[:found].copy()),
-                self._shelf.put(order.astype(np.uint32)),
-                self._shelf.put(starts),
-            )
+        self._sizes[:] = self._runs.counts
+        for first, end in spans(self.rows):
+            if _may_repeat(self._runs.keys(first, end)):
+                for piece in range(first, end):
+                    self._share(piece)
         self._number()
+
+    def _share(self, piece: int) -> None:
+        """Find the rows of a piece that share a key."""
+        keys = np.ascontiguousarray(self._runs.keys(piece, piece + 1))
+        rows = self._runs.numbers(piece, piece + 1)
+        ordered, order = radix.sort(keys, rows.astype(np.int64))
+        found = int(radix.count_distinct(ordered))
+        if found == len(rows):
+            return
+        self._sizes[piece] = found
+        starts = np.empty(found + 1, dtype=np.int64)
+        radix.squeeze(ordered, starts)
+        self.duplicates += len(rows) - found
+        self._shared[piece] = _Shared(
+            self._shelf.put(ordered[:found].copy()),
+            self._shelf.put(order.astype(np.uint32)),
+            self._shelf.put(starts),
+        )
 
     def plant(self, keys: Blocks) -> None:
         """Add items that belong to no row: random ones, which are not there yet.
@@ -146,12 +150,18 @@ class KeyStore:
         np.cumsum(self._sizes, out=self._bases[1:])
         self._cache.clear()
 
-    def piece(self, number: int) -> tuple[Blocks, Numbers]:
-        """As `KeySet.piece`; names are the items' numbers."""
-        shared = self._shared.get(number)
-        keys = shared.keys.whole() if shared else self._runs.keys(number)
-        base = int(self._bases[number])
+    def pieces(self, first: int, end: int) -> tuple[Blocks, Numbers]:
+        """As `KeySet.pieces`; names are the items' numbers."""
+        if self._shared.keys().isdisjoint(range(first, end)):
+            keys = self._runs.keys(first, end)
+        else:
+            keys = np.concatenate([self._keys(piece) for piece in range(first, end)])
+        base = int(self._bases[first])
         return keys, np.arange(base, base + len(keys), dtype=np.uint32)
+
+    def _keys(self, piece: int) -> Blocks:
+        shared = self._shared.get(piece)
+        return shared.keys.whole() if shared else self._runs.keys(piece, piece + 1)
 
     def mixed(self, seed: bytes) -> KeySet:
         """As `KeySet.mixed`."""
@@ -159,7 +169,7 @@ class KeyStore:
 
     def whole(self) -> Blocks:
         """All keys in memory, (n, 2) uint64, in the order of their numbers."""
-        return np.concatenate([self.piece(number)[0] for number in range(PIECES)])
+        return np.concatenate([self.pieces(*span)[0] for span in spans(len(self))])
 
     def rows_of(self, items: npt.NDArray[np.integer]) -> tuple[Int64, Int64]:
         """All rows of some items.
@@ -207,10 +217,17 @@ class KeyStore:
                 del self._cache[next(iter(self._cache))]
             shared = self._shared.get(piece)
             self._cache[piece] = (
-                (shared.rows.whole(), shared.starts.whole()) if shared else (self._runs.numbers(piece), None)
+                (shared.rows.whole(), shared.starts.whole())
+                if shared
+                else (self._runs.numbers(piece, piece + 1), None)
             )
         return self._cache[piece]
 
     def close(self) -> None:
         """Give back what it holds on disk."""
         self._shelf.close()
+
+
+def _may_repeat(keys: Blocks) -> bool:
+    table = np.empty(1 << max(1, (2 * len(keys)).bit_length()), dtype=np.uint32)
+    return bool(may_repeat(np.ascontiguousarray(keys), table))

@@ -38,6 +38,7 @@ class Runs:
     def __init__(self, shelf: Shelf, run: int = LONGEST_RUN) -> None:
         self._shelf, self._run = shelf, run
         self._kept: list[tuple[Kept, Kept, npt.NDArray[np.int64]]] = []
+        """Keys, numbers, and where each piece begins."""
         self._filled = 0
         self._keys: Blocks | None = None
         self._numbers: Numbers = np.empty(0, dtype=np.uint32)
@@ -85,24 +86,26 @@ class Runs:
         self.counts += np.diff(starts)
         self._filled = 0
 
-    def keys(self, piece: int) -> Blocks:
-        """The keys of a piece, (n, 2) uint64; not to be written to."""
-        return _joined(
-            [_part(kept, starts, piece) for kept, _, starts in self._kept], np.empty((0, 2), dtype=np.uint64)
-        )
+    def keys(self, first: int, end: int) -> Blocks:
+        """The keys of pieces `first` to `end` - 1, piece after piece, (n, 2) uint64; not to be written to."""
+        kept = [(keys, starts) for keys, _, starts in self._kept]
+        return _joined(kept, first, end, np.empty((0, 2), dtype=np.uint64))
 
-    def numbers(self, piece: int) -> Numbers:
+    def numbers(self, first: int, end: int) -> Numbers:
         """Their numbers, (n,) uint32, in the same order."""
-        return _joined(
-            [_part(kept, starts, piece) for _, kept, starts in self._kept], np.empty(0, dtype=np.uint32)
-        )
+        kept = [(numbers, starts) for _, numbers, starts in self._kept]
+        return _joined(kept, first, end, np.empty(0, dtype=np.uint32))
 
 
-def _part(kept: Kept, starts: npt.NDArray[np.int64], piece: int) -> npt.NDArray[Any]:
-    return kept.part(int(starts[piece]), int(starts[piece + 1]))
-
-
-def _joined(parts: list[npt.NDArray[Any]], nothing: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    if len(parts) == 1:
-        return parts[0]
+def _joined(
+    kept: list[tuple[Kept, npt.NDArray[np.int64]]], first: int, end: int, nothing: npt.NDArray[Any]
+) -> npt.NDArray[Any]:
+    if len(kept) == 1:
+        array, starts = kept[0]
+        return array.part(int(starts[first]), int(starts[end]))
+    parts = [
+        array.part(int(starts[piece]), int(starts[piece + 1]))
+        for piece in range(first, end)
+        for array, starts in kept
+    ]
     return np.concatenate(parts) if parts else nothing

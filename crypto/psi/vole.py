@@ -101,8 +101,8 @@ def _bits_of(delta: Blocks) -> list[int]:
     return [number >> i & 1 for i in range(KAPPA)]
 
 
-_TOGETHER = 256
-"""Field correlations that are made of bits at a time: a piece of a round makes as many twice, and needs no copy."""
+_TOGETHER = 512
+"""Field correlations that are made of bits at a time: over GF(2^128) those of one piece of a round, without a copy."""
 
 # ---- steps 3 and 5: rounds ------------------------------------------------------------------------------------
 

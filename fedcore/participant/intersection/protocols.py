@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from crypto.errors import ProtocolError
-from crypto.psi import compact, ecdh, vole_psi, wide
-from crypto.psi.ecdh_published import Published
+from crypto.psi import vole_psi
 from crypto.psi.key_store import KeyStore
 from fedcore.errors import ProtocolFailed
 from fedcore.participant.intersection.amounts import Table
 from fedcore.participant.intersection.keys import Watch
-from fedcore.participant.intersection.published import ask
 from fedcore.participant.intersection.rows import RowsFile
 from fedcore.participant.intersection.side import PLANTED, Side
 from fedcore.peer.channel import FramedChannel
+
+if TYPE_CHECKING:
+    from crypto.psi.ecdh_published import Published
 
 ASSUMPTIONS = {
     "vole": "primal LPN over GF(2) and GF(2^128), Diffie-Hellman in ristretto255, AES an ideal permutation",
@@ -25,7 +27,6 @@ ASSUMPTIONS = {
     "ecdh": "decisional Diffie-Hellman in ristretto255, random oracle",
     "ecdh-cached": "one-more gap Diffie-Hellman in ristretto255, random oracles",
 }
-_STEPS: dict[str, vole_psi.Steps] = {"vole": wide, "vole-compact": compact}
 KEY_BITS = 3072
 """Of the holder's key, for sums."""
 
@@ -82,19 +83,23 @@ def run(
     """
     receives = side.role == "receiver"
     reveal: vole_psi.Reveal = "both" if side.both else "receiver"
-    if side.protocol in _STEPS:
+    if side.protocol.startswith("vole"):
         role = vole_psi.receive_set if receives else vole_psi.send_set
         try:
-            role(channel, store, found, reveal=reveal, progress=watch, steps=_STEPS[side.protocol])
+            role(channel, store, found, reveal=reveal, progress=watch, steps=_steps(side.protocol))
         except ValueError as error:
             # Sizes that the protocol is not made for, which are known once both sides have told them.
             raise ProtocolFailed(str(error), step="psi.sizes") from error
         return Learned()
     if published is not None:
+        from fedcore.participant.intersection.published import ask
+
         found.append(ask(channel, store.whole(), published))
         return Learned()
     if side.reveal == "sum":
         return _sum(channel, side, store, amounts)
+    from crypto.psi import ecdh
+
     if side.reveal == "cardinality":
         threshold = _threshold(side)
         count = (ecdh.receive if receives else ecdh.send)(
@@ -106,6 +111,17 @@ def run(
     if positions is not None:
         found.append(np.asarray(positions, dtype=np.int64))
     return Learned()
+
+
+def _steps(protocol: str) -> vole_psi.Steps:
+    """What the protocol does in its own way; imported when it is wanted, since a run's start is not free."""
+    if protocol == "vole":
+        from crypto.psi import wide
+
+        return wide
+    from crypto.psi import compact
+
+    return compact
 
 
 def _threshold(side: Side) -> int:

@@ -10,23 +10,24 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from crypto.errors import ProtocolError
 from crypto.psi import parameters
-from crypto.psi.ecdh_published import Published
 from crypto.psi.planted import check_back, check_planted_count, planted
 from fedcore.errors import DataError, JobError, ProtocolFailed
 from fedcore.participant.intersection.costs import CompileClock, Phases, peak_memory
 from fedcore.participant.intersection.keys import Watch, keeping, read_keys
 from fedcore.participant.intersection.meeting import VERSION, agree
 from fedcore.participant.intersection.protocols import Learned, assumption, learns_rows, run
-from fedcore.participant.intersection.published import check_asked, open_file, planted_in
 from fedcore.participant.intersection.rows import RowsFile, save
 from fedcore.participant.intersection.side import PLANTED, Side
 from fedcore.peer.channel import FramedChannel
+
+if TYPE_CHECKING:
+    from crypto.psi.ecdh_published import Published
 
 __all__ = ["PLANTED", "RESULT", "ROWS", "intersect"]
 
@@ -64,7 +65,11 @@ def intersect(
         ) from error
     phases = Phases(watch)
     compiling = CompileClock()
-    opened = None if side.published is None else open_file(side.published)
+    opened = None
+    if side.published is not None:
+        from fedcore.participant.intersection import published as sets
+
+        opened = sets.open_file(side.published)
     published = None if opened is None else opened.found
     with keeping(out):
         with phases("read") as told:
@@ -76,7 +81,7 @@ def intersect(
     if read.amounts is not None:
         read.amounts.of_items(store)
     if published is not None:
-        check_asked(items, published)
+        sets.check_asked(items, published)
     found = RowsFile(out / ROWS, store)
     try:
         with phases("meet"):
@@ -92,7 +97,9 @@ def intersect(
                 for stale in (ROWS, RESULT):
                     (out / stale).unlink(missing_ok=True)
                 # What is in a published set was planted on another day.
-                store.plant(planted(PLANTED, seed) if published is None else planted_in(published.key_id))
+                store.plant(
+                    planted(PLANTED, seed) if published is None else sets.planted_in(published.key_id)
+                )
                 with phases(side.protocol) as told:
                     learned = run(
                         channel, side, store, found, told, amounts=read.amounts, published=published

@@ -160,7 +160,7 @@ def test_bins_taken_in_portions_are_those_of_the_whole(
     }[where]()
     whole, names = [], []
     for piece in range(256):
-        some, called = source.piece(piece)
+        some, called = source.pieces(piece, piece + 1)
         whole.append(some)
         names.append(called)
     order = np.concatenate(names)
@@ -189,7 +189,7 @@ def test_mixing_keeps_names_and_keys_apart() -> None:
     mixed = [of_array(each).mixed(SEED) for each in (left, right)]
     named: list[dict[int, int]] = []
     for each in mixed:
-        pieces = [each.piece(number) for number in range(256)]
+        pieces = [each.pieces(number, number + 4) for number in range(0, 256, 4)]
         named.append(
             {
                 name: key
