@@ -147,6 +147,15 @@ members:
 ```
 """
 
+PROTECTED = """\
+```yaml
+protection: {secure_aggregation: secagg+}
+```
+
+Who learns what then, and what it does not protect: [security.md](security.md#secure-aggregation). Strategies that need
+more than the mean of the updates (the table above says which) are refused before round 1, and so is `baselines: [local]`.
+"""
+
 CUSTOM = "How one is written is told in [tasks.md](tasks.md).\n"
 
 SECTIONS: tuple[tuple[str, str, type[BaseModel] | None], ...] = (
@@ -159,6 +168,7 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel] | None], ...] = (
     ("### local", "", job.LocalTraining),
     ("### evaluation", "", job.Evaluation),
     ("### protection", "", job.Protection),
+    ("### secure_aggregation", PROTECTED, job.SecureAggregation),
     ("### stop", "", job.Stop),
     ("## Job: psi", INTERSECTION, psi.PsiJob),
     ("### parties", "", psi.PsiParty),
@@ -172,6 +182,7 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel] | None], ...] = (
     ("### simulation", "", federation.SimulationOptions),
     ("## Participant", PARTICIPANT, participant.Participant),
     ("### policy", "", participant.Policy),
+    ("### policy: secure_aggregation", "", participant.Aggregated),
     ("### rules", "", participant.Rule),
     ("### rules: reveal", "", participant.Revealed),
     ("### resources", "", participant.Resources),

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, TypeAdapter, model_validator
+from pydantic import (
+    ConfigDict,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    TypeAdapter,
+    model_serializer,
+    model_validator,
+)
 
 from fedcore.jobs.common import Name, Seconds, Strict
 from fedcore.jobs.datasets import DataSet
@@ -166,14 +175,55 @@ class Evaluation(Strict):
     central: DataSet | None = None
 
 
-class Protection(Strict):
-    """How updates are protected on their way. This version knows `none` and says so in every receipt.
+class SecureAggregation(Strict):
+    """Under `secagg+` the coordinator learns the weighted mean of updates and metrics, and no single one.
+
+    `secure_aggregation: secagg+` takes the defaults; `secure_aggregation: {protocol: secagg+, clip: 4}` changes them.
+    What a site requires stands in its own policy; a job that assumes less is refused there.
 
     Args:
-        secure_aggregation: Whether the coordinator learns only the sum of the updates: in this version, no.
+        protocol: `secagg+` (pairwise masks; Bell et al. 2020), or `none`.
+        clip: Largest change of a weight in one round; what is larger is cut to it, and counted in the result.
+        bits: Of a masked value, 32 or 64. A mean's error is below clip * participants / 2^31 with 32 and equal numbers
+            of examples.
+        corrupt: Largest share of the participants that works together with the coordinator.
+        dropout: Largest share that drops out of a round.
+        adversary: `active`: the coordinator may say anything to anybody; `curious`: it follows the protocol, which
+            saves one exchange.
+        least_cohort: Fewest participants in a sum. With 2, each can compute the other's update.
     """
 
-    secure_aggregation: Literal["none"] = "none"
+    protocol: Literal["none", "secagg+"] = "none"
+    clip: float = Field(default=8.0, gt=0)
+    bits: Literal[32, 64] = 32
+    corrupt: float = Field(default=0.05, ge=0, lt=1)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    adversary: Literal["active", "curious"] = "active"
+    least_cohort: int = Field(default=3, ge=2)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _word(cls, written: Any) -> Any:
+        return {"protocol": written} if isinstance(written, str) else written
+
+    @model_serializer(mode="wrap")
+    def _as_word(self, handler: SerializerFunctionWrapHandler) -> Any:
+        return self.protocol if self == SecureAggregation(protocol=self.protocol) else handler(self)
+
+
+class Protection(Strict):
+    """How updates are protected on their way; every receipt says it.
+
+    Args:
+        secure_aggregation: Whether the coordinator learns only the sum of the updates: a protocol, or a mapping.
+    """
+
+    secure_aggregation: SecureAggregation = SecureAggregation()
+
+    @property
+    def on(self) -> bool:
+        """Whether updates are summed under protection."""
+        return self.secure_aggregation.protocol != "none"
 
 
 class Stop(Strict):
@@ -237,6 +287,11 @@ class TrainJob(Strict):
             raise ValueError(f"participants: min is {self.participants.min} but only {len(names)} are named")
         if names is not None and len(set(names)) < len(names):
             raise ValueError("participants: a name stands twice in names")
+        if self.protection.on and "local" in self.baselines:
+            raise ValueError(
+                "baselines: local shows the model of each single site, which protection.secure_aggregation hides; leave "
+                "one of the two out"
+            )
         if not self.evaluation.federated and self.evaluation.central is None:
             idle = "stop" if self.stop is not None else "baselines" if self.baselines else None
             if idle:

@@ -51,6 +51,24 @@ class Rule(Strict):
     reveal: Revealed = Revealed()
 
 
+class Aggregated(Strict):
+    """What this site requires of secure aggregation; a job that assumes less is refused.
+
+    Args:
+        required: Whether updates and metrics leave under secure aggregation only, whatever a job says.
+        least_cohort: Fewest participants in a sum that this site's update is in; a rule's `min_cohort` where that is
+            more.
+        corrupt: Share of the participants that may work together with the coordinator.
+        adversary: `active`: it holds against a coordinator that says anything to anybody; `curious`: against one that
+            follows the protocol.
+    """
+
+    required: bool = False
+    least_cohort: int = Field(default=3, ge=2)
+    corrupt: float = Field(default=0.05, ge=0, lt=1)
+    adversary: Literal["active", "curious"] = "active"
+
+
 class Policy(Strict):
     """What may run and what may leave. Denied unless a rule allows it.
 
@@ -58,11 +76,13 @@ class Policy(Strict):
         default: What holds where no rule speaks: nothing is allowed.
         rules: What is allowed.
         code: Python packages whose tasks and strategies may run here; `package.module` prefixes are taken.
+        secure_aggregation: What is required where updates are summed under protection.
     """
 
     default: Literal["deny"] = "deny"
     rules: tuple[Rule, ...] = ()
     code: tuple[str, ...] = ("fedcore", "strategies")
+    secure_aggregation: Aggregated = Aggregated()
 
 
 class Resources(Strict):

@@ -10,11 +10,14 @@ from pydantic import Field, ValidationError
 
 from fedcore.errors import JobError
 from fedcore.jobs.common import Address, Name, Seconds, Strict
-from fedcore.jobs.job import LocalTraining, Strategy, Task, TrainJob
+from fedcore.jobs.job import LocalTraining, SecureAggregation, Strategy, Task, TrainJob
 from fedcore.jobs.psi import Items, Protocol, PsiJob, PsiParty, Reveal
 
 RECORD = "fedcore"
 """Name of the ConfigRecord that carries the request."""
+
+SECURE = "secure"
+"""Name of the ConfigRecord that carries secure aggregation, in messages and replies."""
 
 PARTY = "party"
 """Name of the ConfigRecord in a party's answers to a psi request; its one key is `about`, JSON."""
@@ -54,6 +57,7 @@ class TrainRequest(Request):
     Args:
         data, task, local, strategy, seed: Of the job.
         schema_: What the participants agreed their rows look like; None while preparing.
+        secure_aggregation: Of the job's protection.
     """
 
     kind: Literal["train"]
@@ -63,6 +67,12 @@ class TrainRequest(Request):
     strategy: Strategy
     seed: int
     schema_: dict[str, Any] | None = None
+    secure_aggregation: SecureAggregation = SecureAggregation()
+
+    @property
+    def protected(self) -> bool:
+        """Whether updates are summed under protection."""
+        return self.secure_aggregation.protocol != "none"
 
     def data_of(self, participant: str) -> str | None:
         """The job's, at every participant."""
@@ -144,6 +154,7 @@ def request_for(job: TrainJob, run: str, cohort: int, schema: dict[str, Any] | N
         strategy=job.strategy,
         seed=job.seed,
         schema_=schema,
+        secure_aggregation=job.protection.secure_aggregation,
     )
 
 

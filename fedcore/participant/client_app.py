@@ -7,10 +7,11 @@ from typing import TypeVar
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from fedcore.errors import JobError
 from fedcore.jobs.participant import Participant
-from fedcore.jobs.request import PsiRequest, Request, TrainRequest
+from fedcore.jobs.request import SECURE, PsiRequest, Request, TrainRequest
 from fedcore.participant.meeting import Meetings, OverNetwork
 from fedcore.participant.mods.evidence import evidence
 from fedcore.participant.mods.guard import guard
@@ -33,10 +34,13 @@ def build_client_app(
         progress: Told how far a participant is, where somebody on its machine watches.
 
     Returns:
-        An app with `train`, `evaluate`, `query.prepare` and `query.intersect`; nothing leaves but through its mods.
+        An app with `train`, `evaluate`, `query.prepare`, `query.secure` and `query.intersect`; nothing leaves but
+        through its mods.
     """
-    app = ClientApp(mods=[guard(resolve), evidence(resolve), policy(resolve)])
     meet = meetings or OverNetwork()
+    # On one machine the coordinator is trusted with keys anyway.
+    signed = isinstance(meet, OverNetwork) and not meet.loopback
+    app = ClientApp(mods=[guard(resolve), evidence(resolve), policy(resolve), _secure(resolve, signed)])
 
     # The work imports torch, so it is imported when there is work.
     @app.query("prepare")
@@ -57,6 +61,10 @@ def build_client_app(
         watch = progress or (lambda party, phase, done, of: None)
         return psi.take_part(resolve(context), _of(message, PsiRequest), message, meet, watch)
 
+    @app.query("secure")
+    def secure(message: Message, context: Context) -> Message:
+        raise JobError("a message of secure aggregation carries no record of it")
+
     @app.train()
     def train(message: Message, context: Context) -> Message:
         from fedcore.participant import work
@@ -70,6 +78,21 @@ def build_client_app(
         return work.evaluate_round(resolve(context), _of(message, TrainRequest), message)
 
     return app
+
+
+def _secure(resolve: Callable[[Context], Participant], signed: bool) -> Mod:
+    """The innermost layer; what it needs is imported when a request asks for it."""
+
+    def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        participant, request = resolve(context), request_of(message)
+        if not (isinstance(request, TrainRequest) and request.protected) and SECURE not in message.content:
+            return call_next(message, context)
+        from fedcore.participant.mods import secure
+
+        own = secure.own_of(participant, signed)
+        return secure.secure_aggregation(lambda message, context: own)(message, context, call_next)
+
+    return mod
 
 
 def _of(message: Message, kind: type[R]) -> R:

@@ -109,7 +109,7 @@ class OverNetwork:
         peer = request.other(participant.name)
         if not self.loopback:
             _pinned(participant, peer)
-        identity = _identity(participant)
+        identity = identity_of(participant)
         inbound = participant.inbound
         address = inbound.address if inbound else f"127.0.0.1:{_free_port()}" if self.loopback else ""
         return {"how": "network", "key": identity.public_line, "address": address}
@@ -121,7 +121,7 @@ class OverNetwork:
         from fedcore.peer.tls import Peer
 
         meeting = _meeting(request, "direct", "relay")
-        identity, peer = _identity(participant), self._peer(participant, request, meeting)
+        identity, peer = identity_of(participant), self._peer(participant, request, meeting)
         session, deadline = meeting.session, min(request.deadline, PATIENCE)
         address = meeting.address
         if meeting.how == "relay":
@@ -199,7 +199,7 @@ def _pinned(participant: Participant, peer: str) -> str:
     return entry.public_key
 
 
-def _identity(participant: Participant) -> Identity:
+def identity_of(participant: Participant) -> Identity:
     """The participant's key; one in its state folder where its file names none, made at first use."""
     from fedcore.trust.identity import load_identity, new_identity
 

@@ -21,7 +21,7 @@ from fedcore.participant.store import load_state, save_state
 from strategies.base import EXTRA, ClientHalf, split
 from strategies.registry import resolve
 
-LAYERS = {"policy": "on", "disclosure": "off", "privacy": "off", "protection": "off"}
+LAYERS = {"policy": "on", "disclosure": "off", "privacy": "off"}
 """Layers of the release gate in this version, for the run's receipt."""
 
 
@@ -31,7 +31,11 @@ def prepare(participant: Participant, request: TrainRequest, message: Message) -
     about = {
         **site.describe(),
         "name": participant.name,
-        "layers": {"evidence": participant.evidence, **LAYERS},
+        "layers": {
+            "evidence": participant.evidence,
+            **LAYERS,
+            "protection": request.secure_aggregation.protocol if request.protected else "off",
+        },
     }
     content = RecordDict({"site": ConfigRecord({"about": json.dumps(about)})})
     if getattr(request.task, "standardize", "none") == "federated":

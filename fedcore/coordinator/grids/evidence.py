@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from flwr.app import ArrayRecord, Message
+from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 
 from fedcore.coordinator.grids.layer import Layer
 from fedcore.flower import arrays_in, digest_of, error_reply, metrics_in, payload_bytes
+from fedcore.jobs.request import SECURE
 from fedcore.trust import evidence
 
 EXTRA = "extra/"
@@ -80,6 +81,8 @@ class EvidenceGrid(Layer):
 
     A reply is refused when an array has an unknown name, another shape or a value that is not finite, when its
     arrays are not those of the first reply, or when it claims no examples or more than the participant declared.
+    Under secure aggregation a phase is several exchanges, whose sizes and times are added up; what is masked cannot be
+    looked into, so that only who asked for the sum can tell what is wrong, with `refuse`.
 
     Args:
         grid: The grid below.
@@ -101,6 +104,7 @@ class EvidenceGrid(Layer):
         self.rows: Mapping[str, int] = {}
         self._layout: dict[str, tuple[int, ...]] = {}
         self.phase = Phase("prepare", 0)
+        self._stage: str | None = None
 
     def begin(self, name: str, number: int) -> Phase:
         """Name the exchange that comes next; its record."""
@@ -112,37 +116,57 @@ class EvidenceGrid(Layer):
         phase, began = self.phase, time.monotonic()
         asked = list(messages)
         self._layout = {}
-        self.watcher.phase_started(phase.number, phase.name, len(asked))
+        self._stage = _stage(asked)
+        shown = f"{phase.name}: {self._stage}" if self._stage else phase.name
+        self.watcher.phase_started(phase.number, shown, len(asked))
         to_node = {message.metadata.dst_node_id: message for message in asked}
         shapes = _shapes(asked[0]) if asked else {}
         for message in asked:
             party = self.name_of(message.metadata.dst_node_id)
-            size = payload_bytes(message.content)
-            phase.sites[party] = {"bytes": {"down": size, "up": 0}, "seconds": 0.0, "metrics": {}}
+            if self._stage is None or party not in phase.sites:
+                phase.sites[party] = {"bytes": {"down": 0, "up": 0}, "seconds": 0.0, "metrics": {}}
+            phase.sites[party]["bytes"]["down"] += payload_bytes(message.content)
         entries: list[dict[str, Any]] = []
         for reply in super().stream(asked, timeout):
             party = self.name_of(reply.metadata.src_node_id)
             site = phase.sites[party]
-            site["seconds"] = time.monotonic() - began
+            site["seconds"] += time.monotonic() - began
             problem = self._problem(reply, party, shapes)
             if problem is None:
                 self._record(reply, site)
                 self.watcher.reply(party, phase.name, site["seconds"])
             else:
-                phase.lost.append(problem)
-                self.watcher.lost(problem.party, phase.step, problem.reason)
+                self._lost(problem)
                 if not reply.has_error():
                     reply = error_reply(to_node[reply.metadata.src_node_id], problem.reason)
-            entries.append(_entry(phase, problem.party if problem else party, site, problem))
+            entries.append(_entry(phase, problem.party if problem else party, site, problem, self._stage))
             if self.digest:
                 evidence.append(self.log, entries.pop())
             yield reply
         if entries:
             evidence.append(self.log, *entries, durable=False)
-        phase.seconds = time.monotonic() - began
+        phase.seconds += time.monotonic() - began
+
+    def refuse(self, party: str, reason: str, kind: str = "ProtocolFailed") -> None:
+        """Write down that what a participant sent under masks could not be used.
+
+        Args:
+            party: Whose; `coordinator` where there is no sum at all.
+            reason: For a person.
+            kind: Name of the error's class.
+        """
+        problem = Lost(party, self.phase.step, kind, reason)
+        self._lost(problem)
+        site = self.phase.sites.get(party, {"bytes": {"down": 0, "up": 0}})
+        evidence.append(self.log, _entry(self.phase, party, site, problem, self._stage), durable=self.digest)
+
+    def _lost(self, problem: Lost) -> None:
+        if self._stage is None or problem.party not in [one.party for one in self.phase.lost]:
+            self.phase.lost.append(problem)
+        self.watcher.lost(problem.party, problem.step, problem.reason)
 
     def _record(self, reply: Message, site: dict[str, Any]) -> None:
-        site["bytes"]["up"] = payload_bytes(reply.content)
+        site["bytes"]["up"] += payload_bytes(reply.content)
         if self.digest and arrays_in(reply.content):
             site["sha256"] = digest_of(reply.content)
         for record in metrics_in(reply.content):
@@ -154,6 +178,8 @@ class EvidenceGrid(Layer):
             kind, reason, told = explain(reply.error.reason)
             # Before prepare has its answer, the node's own word for its name is all there is.
             return Lost(told if told and party.startswith("node ") else party, step, kind, reason)
+        if self._stage is not None:
+            return None
         rows = self.rows.get(party) if self.phase.name == "train" else None
         reason_found = None if self.phase.name in _WITHOUT_EXAMPLES else _bad_examples(reply, rows)
         reason_found = reason_found or self._bad_arrays(reply, shapes)
@@ -172,9 +198,19 @@ class EvidenceGrid(Layer):
         return None
 
 
-def _entry(phase: Phase, party: str, site: Mapping[str, Any], problem: Lost | None) -> dict[str, Any]:
+def _stage(asked: list[Message]) -> str | None:
+    """Of secure aggregation; None in an exchange without."""
+    record = asked[0].content.get(SECURE) if asked else None
+    return str(record["stage"]) if isinstance(record, ConfigRecord) else None
+
+
+def _entry(
+    phase: Phase, party: str, site: Mapping[str, Any], problem: Lost | None, stage: str | None
+) -> dict[str, Any]:
     """The line of the log for a reply."""
     entry = {"event": "reply" if problem is None else "lost", "party": party, "step": phase.step}
+    if stage is not None:
+        entry["stage"] = stage
     entry["bytes"] = site["bytes"]
     if "sha256" in site:
         entry["sha256"] = site["sha256"]

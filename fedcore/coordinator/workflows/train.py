@@ -22,10 +22,12 @@ from fedcore.coordinator.grids.cohort import CohortGrid
 from fedcore.coordinator.grids.evidence import EvidenceGrid, Phase
 from fedcore.coordinator.grids.layer import Layer
 from fedcore.coordinator.grids.mean import EXAMPLES, MeanGrid, mean_metrics, with_all_metrics
+from fedcore.coordinator.grids.secure import SecureAggregationGrid
 from fedcore.coordinator.model import Model
 from fedcore.coordinator.prepare import Agreement, prepare, wait_for_nodes
+from fedcore.coordinator.workflows.protection import check_summable, secure_grid
 from fedcore.coordinator.workflows.settings import GRACE, Settings
-from fedcore.errors import JobError, RunInterrupted
+from fedcore.errors import JobError, ProtocolFailed, RunInterrupted
 from fedcore.flower import NDArray, array_record, ndarrays
 from fedcore.jobs.job import TrainJob
 from fedcore.jobs.request import request_for
@@ -98,6 +100,8 @@ def run_train(job: TrainJob, grid: Grid, settings: Settings) -> Outcome:
     schema = agreement.schema
     cohort.request = request_for(job, settings.run, len(agreement.members), schema.as_dict())
     top: Layer = MeanGrid(cohort) if settings.stream and entry.summable else _Listed(cohort)
+    if job.protection.on:
+        top = secure_grid(job, cohort, evidence, agreement, settings)
     model = Model(job, schema)
     if stored is None or progress is None:
         arrays = model.initial_arrays()
@@ -108,6 +112,9 @@ def run_train(job: TrainJob, grid: Grid, settings: Settings) -> Outcome:
         log.info("resumed after round %d", stored.number)
     rounds = _Rounds(job, settings, strategy, evidence, top, model, progress)
     kept = rounds.run(arrays)
+    if job.protection.on and all(record["empty"] for record in progress.rounds):
+        why = progress.rounds[-1]["protection"]["train"]["failed"]
+        raise ProtocolFailed(f"no round gave a sum; the last: {why}", party="coordinator", step="train")
     baselines = None
     if job.baselines:
         last = progress.best["round"] if job.stop and progress.best else len(progress.rounds)
@@ -126,6 +133,7 @@ def make_strategy(job: TrainJob) -> tuple[Entry, Strategy]:
     least = job.participants.min
     try:
         entry = resolve(job.strategy.use)
+        check_summable(job, entry)
         strategy = build(
             job.strategy.use,
             job.strategy.parameters,
@@ -175,6 +183,7 @@ class _Rounds:
     ) -> None:
         self.job, self.settings, self.strategy = job, settings, strategy
         self.evidence, self.grid, self.model, self.progress = evidence, grid, model, progress
+        self.protection: dict[str, Any] = {}
 
     def run(self, arrays: dict[str, NDArray]) -> dict[str, NDArray]:
         """All rounds that are left; the model to keep."""
@@ -189,6 +198,7 @@ class _Rounds:
 
     def _round(self, number: int, arrays: dict[str, NDArray]) -> dict[str, NDArray]:
         began = time.monotonic()
+        self.protection = {}
         with _seeded(self.job.seed, number):
             new, train_metrics, train = self._train(number, arrays)
             arrays = new if new is not None else arrays
@@ -201,6 +211,8 @@ class _Rounds:
                 central = self.model.evaluate_central(arrays)
         record = _record(number, train, train_metrics, evaluate, evaluated, central)
         record["empty"] = new is None
+        if self.protection:
+            record["protection"] = self.protection
         record["elapsed"] = time.monotonic() - began
         record = checkpoints.plain(record)
         self.progress.rounds.append(record)
@@ -215,7 +227,8 @@ class _Rounds:
         phase = self.evidence.begin("train", number)
         messages = self.strategy.configure_train(number, array_record(arrays), ConfigRecord(), self.grid)
         replies = list(self.grid.send_and_receive(messages, timeout=self.job.deadline))
-        self._enough(phase)
+        if self._summed(phase):
+            self._enough(phase)
         with self._aggregating(phase):
             mean, metrics = self.strategy.aggregate_train(number, replies)
         if mean is None:
@@ -231,6 +244,7 @@ class _Rounds:
         phase = self.evidence.begin("evaluate", number)
         messages = self.strategy.configure_evaluate(number, array_record(arrays), ConfigRecord(), self.grid)
         replies = list(self.grid.send_and_receive(messages, timeout=self.job.deadline))
+        self._summed(phase)
         with self._aggregating(phase):
             return _numbers(self.strategy.aggregate_evaluate(number, replies)), phase
 
@@ -253,8 +267,21 @@ class _Rounds:
                 step=phase.step,
             ) from error
 
+    def _summed(self, phase: Phase) -> bool:
+        """Take down what secure aggregation was; False when it gave no sum, and the next round goes on."""
+        if not isinstance(self.grid, SecureAggregationGrid):
+            return True
+        account = self.grid.account
+        self.protection[phase.name] = account.as_dict()
+        if account.failed:
+            self.evidence.refuse("coordinator", account.failed, "RoundFailed")
+        return not account.failed
+
     def _enough(self, phase: Phase) -> None:
         valid = len(phase.sites) - len(phase.lost)
+        if isinstance(self.grid, SecureAggregationGrid):
+            # Who was lost after its vector had come is in the sum.
+            valid = self.grid.account.summed
         if phase.sites and valid < min(self.job.participants.min, len(phase.sites)):
             told = "; ".join(f"{one.party}: {one.reason}" for one in phase.lost)
             raise RunInterrupted(

@@ -13,7 +13,7 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 from fedcore.errors import FedcoreError
 from fedcore.flower import digest_of, payload_bytes
 from fedcore.jobs.participant import Participant
-from fedcore.jobs.request import PARTY, PsiRequest, Request
+from fedcore.jobs.request import PARTY, SECURE, PsiRequest, Request
 from fedcore.participant.mods.policy import request_of
 from fedcore.trust import evidence as log
 
@@ -63,6 +63,8 @@ def _about(message: Message, participant: str) -> dict[str, Any]:
     except FedcoreError:
         return {"run": None}
     config = message.content.get("config")
+    secure = message.content.get(SECURE)
+    stage = {"stage": secure.get("stage")} if isinstance(secure, ConfigRecord) else {}
     return {
         "run": request.run,
         "job": request.job,
@@ -70,6 +72,7 @@ def _about(message: Message, participant: str) -> dict[str, Any]:
         "purpose": request.purpose,
         "data": request.data_of(participant),
         "round": config.get("server-round") if config is not None else None,
+        **stage,
         **_asked_of_a_pair(request, participant),
     }
 

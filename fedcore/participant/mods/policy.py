@@ -57,6 +57,7 @@ def check(participant: Participant, request: Request) -> Rule:
             f"no data set {data!r} in the catalogue; {did_you_mean(data, participant.catalogue)}"
         )
     if isinstance(request, TrainRequest):
+        _check_protection(participant, request)
         _check_row_id(participant, request)
         _check_code(participant, request)
     reasons = []
@@ -74,6 +75,32 @@ def check(participant: Participant, request: Request) -> Rule:
         f"the site's policy does not allow {request.kind} on {data!r} for {request.purpose}: {because}. "
         "The site's data office can add a rule to policy.rules"
     )
+
+
+def _check_protection(participant: Participant, request: TrainRequest) -> None:
+    own, asked = participant.policy.secure_aggregation, request.secure_aggregation
+    if not request.protected:
+        if own.required:
+            raise PolicyRefused(
+                "updates leave this site under secure aggregation only (policy.secure_aggregation, required); set "
+                "protection: {secure_aggregation: secagg+} in the job"
+            )
+        return
+    lacking = [
+        f"{what} is {given}, at least {needed} is required"
+        for what, given, needed in (
+            ("least_cohort", asked.least_cohort, own.least_cohort),
+            ("corrupt", asked.corrupt, own.corrupt),
+        )
+        if given < needed
+    ]
+    if own.adversary == "active" != asked.adversary:
+        lacking.append(f"adversary is {asked.adversary}, active is required")
+    if lacking:
+        raise PolicyRefused(
+            f"the job's secure aggregation protects less than this site requires: {'; '.join(lacking)} "
+            "(policy.secure_aggregation)"
+        )
 
 
 def _check_row_id(participant: Participant, request: TrainRequest) -> None:
@@ -113,6 +140,12 @@ def _lacking(rule: Rule, participant: Participant, request: Request, data: str) 
         return f"the purpose must be {rule.purpose!r}"
     if request.cohort < rule.min_cohort:
         return f"the cohort has {request.cohort} participants, at least {rule.min_cohort} are required"
+    if (
+        isinstance(request, TrainRequest)
+        and request.protected
+        and request.secure_aggregation.least_cohort < rule.min_cohort
+    ):
+        return f"a protected sum must have at least {rule.min_cohort} participants (least_cohort in the job)"
     if rule.columns != "all":
         asked = _columns(participant, request)
         if asked is None:
