@@ -105,6 +105,7 @@ def test_parties_meet_directly_and_learn_the_same_rows(federation: LoadedFederat
         assert not file.is_file() or b"person-" not in file.read_bytes(), file
 
 
+@pytest.mark.slow
 def test_parties_that_cannot_be_called_meet_through_the_relay(
     federation: LoadedFederation, folder: Path
 ) -> None:
@@ -114,6 +115,7 @@ def test_parties_that_cannot_be_called_meet_through_the_relay(
     assert "relay at" in work_folder(federation).log("relay").read_text()
 
 
+@pytest.mark.slow
 def test_a_party_killed_in_the_middle_stops_the_other_and_is_named(
     federation: LoadedFederation, folder: Path
 ) -> None:
@@ -129,6 +131,7 @@ def test_a_party_killed_in_the_middle_stops_the_other_and_is_named(
     assert not (folder / ".fedcore" / BANK / "results" / told["run"]).exists()
 
 
+@pytest.mark.slow
 def test_parties_in_two_processes_of_a_simulation_meet_over_loopback(tmp_path: Path) -> None:
     pair = Pair(tmp_path)
     pair.job = write_psi_job(tmp_path, protocol="ecdh", deadline=200)

@@ -160,6 +160,7 @@ print(native(), state.hexdigest())
 """
 
 
+@pytest.mark.slow
 def test_the_portable_path_gives_the_same_bytes() -> None:
     told = []
     for portable in ("0", "1"):
