@@ -69,9 +69,9 @@ class RunsOfKeys:
         return mixed(self, seed, self._shelf)
 
 
-def spans(count: int) -> Iterator[tuple[int, int]]:
-    """Pieces that are read together: as many as have 2^16 of so many keys, about; the first and the one behind."""
-    together = max(1, min(kernels.PIECES, kernels.PIECES * 2**16 // max(1, count)))
+def spans(count: int, at_once: int = 2**16) -> Iterator[tuple[int, int]]:
+    """Pieces that are read together: as many as have `at_once` of so many keys, about; the first and the one behind."""
+    together = max(1, min(kernels.PIECES, kernels.PIECES * at_once // max(1, count)))
     for first in range(0, kernels.PIECES, together):
         yield first, min(first + together, kernels.PIECES)
 

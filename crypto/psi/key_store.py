@@ -97,7 +97,8 @@ class KeyStore:
         """Find the rows that share a key; nothing is added afterwards but by `plant`."""
         self._runs.flush()
         self._sizes[:] = self._runs.counts
-        for first, end in spans(self.rows):
+        # Few at a time: the table in which they are looked for stays in the first cache.
+        for first, end in spans(self.rows, 2**12):
             if _may_repeat(self._runs.keys(first, end)):
                 for piece in range(first, end):
                     self._share(piece)
