@@ -20,7 +20,6 @@ from crypto.errors import ProtocolError
 from crypto.kernels.aes import Generator
 
 Blocks = npt.NDArray[np.uint64]
-Positions = npt.NDArray[np.int64]
 
 
 def planted(count: int, session_seed: bytes) -> Blocks:
@@ -40,26 +39,6 @@ def planted(count: int, session_seed: bytes) -> Blocks:
         raise ValueError(f"a session's seed has at least 16 bytes, this one {len(session_seed)}")
     key = hashlib.sha256(b"fedcore psi planted items" + session_seed).digest()[:16]
     return Generator(key).blocks(count)
-
-
-def check_planted(positions: Positions, items: int, count: int, step: str) -> Positions:
-    """The result without the planted items, in its order.
-
-    Args:
-        positions: Of the intersection, in the set with the planted items at its end; (k,) int64, any order.
-        items: Real items in the set.
-        count: Planted items after them.
-        step: Of the protocol, for the error.
-
-    Raises:
-        ProtocolError: A planted item did not come back, or a position is not of the set.
-    """
-    if positions.size and (positions.min() < 0 or positions.max() >= items + count):
-        raise ProtocolError(f"a position is not within the {items + count} items of the set", step=step)
-    real = positions[positions < items]
-    back = np.unique(positions[positions >= items]).size
-    check_back(back, count, step)
-    return real
 
 
 def check_planted_count(cardinality: int, count: int, step: str) -> int:

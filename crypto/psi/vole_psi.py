@@ -2,6 +2,7 @@
 
     receiver X   seed r; store P with Decode(P, x) = H(x) for its items, in bins by r
     VOLE         sender: D, b; receiver: a, c with c = b + D a; as long as the store
+    X <-> Y      whether a side overfills a bin under r: then another r, and mixed keys
     X -> Y       r, then bin after bin A = P + a                       sender: K = b + D A
     Y -> X       for each bin, in random order, the tags T(Decode(K, y) + D H(y)) of its items, padded
     result       items with a tag T(Decode(c, x)) among them: Decode(K, x) + D H(x) = Decode(c, x)
@@ -19,8 +20,8 @@ key an ideal permutation. A false match has probability at most 2^-40 over all p
 noticed by the receiver, which starts over with a new seed and fresh VOLE. (Pairs are those in one bin: no others are
 compared.)
 
-Cost at a million items a side: 33 bytes an item in all (21 for the store, 10 for tags, 2 for VOLE). 4 rounds, then
-one stream each way. Memory does not grow with the sets: a few bins are under way at a time, and the sets themselves
+Cost at a million items a side: 33 bytes an item in all (21 for the store, 10 for tags, 2 for VOLE). 5 messages after
+one another, then one stream each way. Memory does not grow with the sets: a few bins are under way at a time, and the sets themselves
 may lie on disk (`crypto.psi.key_store`).
 
 Source: Rindal and Schoppmann, EUROCRYPT 2021 (eprint 2021/266), figure 8; Raghuraman and Rindal, CCS 2022 (eprint
