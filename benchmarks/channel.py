@@ -22,8 +22,9 @@ import psutil
 from benchmarks.common import Figure, Report, Target, machine, parser, progress
 from benchmarks.measure import alternate, middle
 from fedcore.peer.channel import FramedChannel
-from fedcore.peer.grpc_channel import GrpcChannel, Listener
+from fedcore.peer.grpc_channel import GrpcChannel
 from fedcore.peer.link import Settings
+from fedcore.peer.listening import Listener
 from fedcore.peer.memory import MemoryChannel
 from fedcore.peer.relay import Relay, RelayedChannel
 from fedcore.peer.tls import Peer

@@ -33,7 +33,16 @@ def quiet_environment() -> dict[str, str]:
 # flwr reads these when it is imported, so they are set before the first import below.
 os.environ.update(quiet_environment())
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict  # noqa: E402
+from flwr.app import (  # noqa: E402
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Error,
+    Message,
+    Metadata,
+    MetricRecord,
+    RecordDict,
+)
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode  # noqa: E402
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects  # noqa: E402
 from flwr.supercore.inflatable.inflatable_utils import ObjectPushError, inflate_object_from_contents  # noqa: E402
@@ -57,6 +66,7 @@ __all__ = [
     "empty_run",
     "enter_process",
     "error_reply",
+    "message_of",
     "metrics_in",
     "ndarrays",
     "payload_bytes",
@@ -203,6 +213,18 @@ def enter_process() -> None:
         TaskIdentity.run_id = 1
         TaskIdentity.task_id = 1
         TaskIdentity.node_id = SUPERLINK_NODE_ID
+
+
+def message_of(
+    metadata: Metadata, *, content: RecordDict | None = None, error: Error | None = None
+) -> Message:
+    """A message with metadata that another process gave it.
+
+    Args:
+        metadata: Of the message.
+        content, error: Exactly one of them.
+    """
+    return Message(content if error is None else error, metadata=metadata)  # type: ignore[call-overload,no-any-return]
 
 
 def empty_run(run_id: int = 1) -> Run:

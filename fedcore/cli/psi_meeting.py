@@ -60,7 +60,8 @@ def meeting(
     """
 
     def meet() -> FramedChannel:
-        from fedcore.peer.grpc_channel import GrpcChannel, Listener
+        from fedcore.peer.grpc_channel import GrpcChannel
+        from fedcore.peer.listening import Listener
         from fedcore.peer.tls import Peer
 
         peer = Peer("the other party", peer_line)

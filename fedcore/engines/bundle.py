@@ -42,7 +42,7 @@ from {module} import {name} as app
 __all__ = ["app"]
 '''
 
-COORDINATOR = "fedcore.coordinator.app:app"
+COORDINATOR = "fedcore.engines.server_app:app"
 PARTICIPANT = "fedcore.participant.app:app"
 
 

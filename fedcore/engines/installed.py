@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedcore.engines.warm import client_command, host
+from fedcore.jobs.request import SERVE
 
 if TYPE_CHECKING:
     from flwr.clientapp import ClientApp
@@ -67,13 +68,19 @@ def _load() -> ClientApp:
 
 
 def _serve() -> None:
+    if sys.argv[1:2] == [SERVE]:
+        from fedcore.participant.app import resolve
+        from fedcore.participant.session import serve
+
+        serve(_load, resolve)
+        return
     from fedcore.flower import serve_installed_client_app
 
     serve_installed_client_app(_load)
 
 
 def main() -> None:
-    """Be `flwr-clientapp`, or with `--host FOLDER` the host from which such processes are forked."""
+    """Be `flwr-clientapp`, or the process of a session, or with `--host FOLDER` what such processes are forked from."""
     if sys.argv[1:2] != ["--host"]:
         _serve()
         return

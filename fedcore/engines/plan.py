@@ -174,7 +174,7 @@ def make_plan(federation: LoadedFederation) -> Plan:
     folders = work_folder(federation)
     folders.make()
     roster = load_roster(spec.roster) if spec.roster is not None else None
-    coordinator = _coordinator(federation, folders, roster)
+    coordinator = _coordinator(federation, roster)
     sites = tuple(
         load_site(participant, file, roster)
         for participant, file in zip(federation.participants, federation.participant_files, strict=True)
@@ -235,8 +235,13 @@ def coordinator_pin(roster: Roster | None) -> str | None:
     return next(iter(pinned.values()), None)
 
 
-def _coordinator(federation: LoadedFederation, folders: Folders, roster: Roster | None) -> Identity:
-    path = federation.spec.coordinator.identity or folders.root / "coordinator.key"
+def coordinator_key(federation: LoadedFederation) -> Path:
+    """The file of the coordinator's private key."""
+    return federation.spec.coordinator.identity or work_folder(federation).root / "coordinator.key"
+
+
+def _coordinator(federation: LoadedFederation, roster: Roster | None) -> Identity:
+    path = coordinator_key(federation)
     pinned = coordinator_pin(roster)
     if not path.exists() and pinned is None:
         return new_identity(path, COORDINATOR)

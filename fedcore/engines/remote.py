@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fedcore.coordinator.app import EVENTS, NODES, PEERS
 from fedcore.coordinator.checkpoint import write_json
 from fedcore.coordinator.runner import RESULT, note_interruption
 from fedcore.coordinator.watch import Replay, Silent
 from fedcore.engines.deployment import deployment
+from fedcore.engines.plan import coordinator_key, is_loopback
+from fedcore.engines.server_app import EVENTS, NODES, PEERS
 from fedcore.errors import EngineError, FedcoreError, error_kind
 from fedcore.jobs.load import LoadedFederation
 
@@ -41,7 +42,9 @@ def run_deployed(
     try:
         with deployment(federation) as running:
             write_json(home / NODES, running.nodes())
-            write_json(home / PEERS, {"keys": running.keys(), "relay": running.relay()})
+            write_json(
+                home / PEERS, {"keys": running.keys(), "relay": running.relay(), "door": door_of(federation)}
+            )
             running.run(home / "job.yaml", home, resume=resume, on_poll=shown.poll)
     except KeyboardInterrupt:
         _noted(home, about, before, EngineError("stopped by the user (Ctrl-C)"))
@@ -56,6 +59,21 @@ def run_deployed(
     if watcher is not None:
         watcher.finished(result)
     return result
+
+
+def door_of(federation: LoadedFederation) -> dict[str, str] | None:
+    """Where sessions are opened and with which key; None where Flower carries every message."""
+    coordinator = federation.spec.coordinator
+    port = coordinator.data_port
+    if port == "auto":
+        port = 0 if is_loopback(coordinator.listen) else "off"
+    if port == "off":
+        return None
+    return {
+        "bind": f"{coordinator.listen}:{port}",
+        "address": f"{coordinator.host}:{port}",
+        "identity": str(coordinator_key(federation)),
+    }
 
 
 def _stamp(home: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 from flwr.app import Context
@@ -11,8 +12,14 @@ from flwr.serverapp import Grid, ServerApp
 from fedcore.coordinator.runner import execute
 from fedcore.coordinator.watch import EventFile
 from fedcore.coordinator.workflows.settings import RelayAt, Settings
+from fedcore.engines.plan import COORDINATOR
+from fedcore.engines.session import Door, SessionGrid
 from fedcore.errors import FedcoreError, JobError
 from fedcore.jobs.job import parse_job
+from fedcore.peer.tls import Peer
+from fedcore.trust.identity import load_identity
+
+log = logging.getLogger("fedcore.engines")
 
 app = ServerApp()
 
@@ -51,8 +58,29 @@ def main(grid: Grid, context: Context) -> None:
         keys=pinned.get("keys", {}),
         relay=RelayAt(**pinned["relay"]) if pinned.get("relay") else None,
     )
+    over = _sessions(grid, settings, pinned.get("door"))
     try:
-        execute(parse_job(about["job"]), grid, settings)
+        execute(parse_job(about["job"]), over or grid, settings)
     except FedcoreError:
         # It stands in result.json, from where `fedcore run` takes it; Flower would print a trace.
         return
+    finally:
+        if over is not None:
+            over.close()
+
+
+def _sessions(grid: Grid, settings: Settings, door: dict[str, str] | None) -> SessionGrid | None:
+    """The grid whose messages travel in sessions; None where Flower carries them."""
+    if door is None or not settings.registered:
+        return None
+    peers = {
+        node: Peer(name, settings.keys[name])
+        for node, name in settings.registered.items()
+        if name in settings.keys
+    }
+    try:
+        identity = load_identity(Path(door["identity"]), COORDINATOR)
+        return SessionGrid(grid, Door(door["bind"], door["address"], identity, peers))
+    except FedcoreError as error:
+        log.warning("no sessions, and Flower carries every message: %s", error)
+        return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -20,11 +20,15 @@ class Coordinator(Strict):
     Args:
         address: `host:port` as participants reach it.
         listen: Interface the SuperLink binds to.
+        data_port: Where participants open the sessions in which a run's messages travel, at the same host and
+            interface; one run at a time holds it, and a second one's messages go through the SuperLink, which takes
+            seconds each. `auto` is any free port where `listen` is this machine's own, else none; `off` is none.
         identity: The coordinator's private key file; made on first use when absent.
     """
 
     address: str = Field(default="localhost:8443", pattern=r"^[^\s:]+:\d{1,5}$")
     listen: str = "127.0.0.1"
+    data_port: Annotated[int, Field(ge=1, le=65535)] | Literal["auto", "off"] = "auto"
     identity: Path | None = None
 
     @field_validator("address")

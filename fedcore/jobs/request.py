@@ -18,6 +18,10 @@ RECORD = "fedcore"
 
 SECURE = "secure"
 """Name of the ConfigRecord that carries secure aggregation, in messages and replies."""
+SESSION = "session"
+"""Name of the ConfigRecord that asks a participant into a session, where later messages travel."""
+SERVE = "--fedcore-session"
+"""Argument by which a site's `flwr-clientapp` becomes the process of a session."""
 
 PARTY = "party"
 """Name of the ConfigRecord in a party's answers to a psi request; its one key is `about`, JSON."""

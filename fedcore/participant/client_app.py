@@ -34,8 +34,8 @@ def build_client_app(
         progress: Told how far a participant is, where somebody on its machine watches.
 
     Returns:
-        An app with `train`, `evaluate`, `query.prepare`, `query.secure` and `query.intersect`; nothing leaves but
-        through its mods.
+        An app with `train`, `evaluate`, `query.prepare`, `query.secure`, `query.session` and `query.intersect`;
+        nothing leaves but through its mods.
     """
     meet = meetings or OverNetwork()
     # On one machine the coordinator is trusted with keys anyway.
@@ -60,6 +60,12 @@ def build_client_app(
 
         watch = progress or (lambda party, phase, done, of: None)
         return psi.take_part(resolve(context), _of(message, PsiRequest), message, meet, watch)
+
+    @app.query("session")
+    def session(message: Message, context: Context) -> Message:
+        from fedcore.participant.session import open_session
+
+        return open_session(message, context)
 
     @app.query("secure")
     def secure(message: Message, context: Context) -> Message:

@@ -116,7 +116,8 @@ class OverNetwork:
 
     def meet(self, participant: Participant, request: PsiRequest) -> FramedChannel:
         """Wait, call, or go to the relay, as the meeting says."""
-        from fedcore.peer.grpc_channel import GrpcChannel, Listener
+        from fedcore.peer.grpc_channel import GrpcChannel
+        from fedcore.peer.listening import Listener
         from fedcore.peer.relay import RelayedChannel
         from fedcore.peer.tls import Peer
 

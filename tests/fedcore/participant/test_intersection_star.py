@@ -22,7 +22,8 @@ from fedcore.participant.data.batches import file_data
 from fedcore.participant.intersection import PLANTED, RESULT, ROWS
 from fedcore.participant.intersection import star as intersection_star
 from fedcore.participant.intersection.star import StarSide, intersect_star
-from fedcore.peer.grpc_channel import GrpcChannel, Listener
+from fedcore.peer.grpc_channel import GrpcChannel
+from fedcore.peer.listening import Listener
 from fedcore.peer.memory import MemoryChannel
 from fedcore.peer.tls import Peer
 from fedcore.trust.identity import Identity

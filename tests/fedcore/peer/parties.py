@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedcore.errors import PeerLost
 from fedcore.peer.frames import header
-from fedcore.peer.grpc_channel import GrpcChannel, Listener
+from fedcore.peer.grpc_channel import GrpcChannel
 from fedcore.peer.link import Settings
+from fedcore.peer.listening import Listener
 from fedcore.peer.relay import Relay, RelayedChannel
 from fedcore.peer.tls import Peer
 from fedcore.trust.identity import Identity

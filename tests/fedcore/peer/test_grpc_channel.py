@@ -22,8 +22,9 @@ from crypto.errors import ProtocolError
 from fedcore.errors import IdentityError, JobError, PeerLost
 from fedcore.peer import stream
 from fedcore.peer.frames import MAX_FRAME
-from fedcore.peer.grpc_channel import GrpcChannel, Listener
+from fedcore.peer.grpc_channel import GrpcChannel
 from fedcore.peer.link import Settings
+from fedcore.peer.listening import Listener
 from fedcore.peer.tls import new_certificate, signer, trust_anchor
 from fedcore.trust.identity import load_identity, new_identity
 from tests.fedcore.peer.parties import (
@@ -281,7 +282,8 @@ def test_an_error_of_one_side_ends_the_other(failing) -> None:
 CHILD = """
 import sys
 from pathlib import Path
-from fedcore.peer.grpc_channel import GrpcChannel, Listener
+from fedcore.peer.grpc_channel import GrpcChannel
+from fedcore.peer.listening import Listener
 from fedcore.peer.tls import Peer
 from fedcore.trust.identity import load_identity
 folder, role, address = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
