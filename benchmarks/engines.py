@@ -50,8 +50,17 @@ def main(arguments: list[str] | None = None) -> Report:
         "--sides", nargs="+", choices=SIDES_BY_WORD, default=list(SIDES_BY_WORD), help="only these"
     )
     options.add_argument("--folder", type=Path, default=WORK / "engines", help="where the runs go")
+    options.add_argument(
+        "--deployment",
+        action="store_true",
+        help="instead: sessions against plain messages (benchmarks/sessions.py)",
+    )
     given = options.parse_args(arguments)
     use_cores(given.cores)
+    if given.deployment:
+        from benchmarks import sessions
+
+        return sessions.main([word for word in arguments or sys.argv[1:] if word != "--deployment"])
     sizes = (10, 100, 1000) if given.table else (given.participants,)
     report = Report(
         "engines",
@@ -115,13 +124,8 @@ def _targets(report: Report, count: int, folder: Path, rows: dict[str, Figure]) 
 
 
 def write_study(folder: Path, count: int, rounds: int, cores: int) -> None:
-    """Generated rows of two classes that a plane separates but for some noise; job, federation, settings."""
-    folder.mkdir(parents=True, exist_ok=True)
-    random = np.random.default_rng(0)
-    x = random.normal(size=(ROWS_EACH * count, FEATURES)).astype(np.float32)
-    y = x @ random.normal(size=FEATURES) + random.normal(size=len(x)) > 0
-    columns = {f"f{i:02d}": x[:, i] for i in range(FEATURES)}
-    np.savez(folder / "rows.npz", label=y.astype(np.int64), **columns)
+    """The rows, job, federation and settings of one size."""
+    write_rows(folder, count)
     (folder / "federation.yaml").write_text(
         "name: engines\n"
         f"virtual: {{count: {count}, name: rows, data: {{connector: npz, path: rows.npz}}}}\n"
@@ -135,6 +139,16 @@ def write_study(folder: Path, count: int, rounds: int, cores: int) -> None:
     )
     settings = {"participants": count, "rounds": rounds, "cores": cores, "lr": RATE, "batch-size": BATCH}
     (folder / "settings.json").write_text(json.dumps({**settings, "data": str(folder / "rows.npz")}))
+
+
+def write_rows(folder: Path, count: int) -> None:
+    """Generated rows of two classes that a plane separates but for some noise."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(0)
+    x = random.normal(size=(ROWS_EACH * count, FEATURES)).astype(np.float32)
+    y = x @ random.normal(size=FEATURES) + random.normal(size=len(x)) > 0
+    columns = {f"f{i:02d}": x[:, i] for i in range(FEATURES)}
+    np.savez(folder / "rows.npz", label=y.astype(np.int64), **columns)
 
 
 def run_side(word: str, folder: Path, number: int) -> Measured:

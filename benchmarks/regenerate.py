@@ -14,6 +14,7 @@ from benchmarks.common import ROOT, report_from
 PAGE = ROOT / "docs" / "benchmarks.md"
 BENCHMARKS = {
     "engines": ["--participants", "100", "--rounds", "10", "--table"],
+    "sessions": ["--repeats", "3"],
     "pfl_cifar_shape": [],
     "flower_overhead": [],
     "channel": [],
