@@ -18,8 +18,10 @@ so sqrt(2) (limit cohort weight + 1) D < q / 2. The transforms are in floats of 
 is at most 2^39.
 
 Source: Cheon, Kim, Kim, Song, ASIACRYPT 2017, for the scheme; Homomorphic Encryption Standard (Albrecht and
-others, 2018), table 1, ternary secret, classical, for the largest modulus of a ring; Microsoft SEAL 4,
-`util/rlwe.cpp`, for the noise.
+others, 2018, eprint 2019/939), table 1, ternary secret, classical, for the largest modulus of a ring; Microsoft
+SEAL 4, `util/rlwe.cpp`, for the noise. The standard's revision (Bossuat and others, IACR Communications in
+Cryptology 1(4), 2024, eprint 2024/463, table 5.2) allows 53 and 106 bits where the table here has 54 and 109: the
+ring of 2048 with 54 bits is one bit above it. The special prime of 4096 is in no ciphertext.
 """
 
 from __future__ import annotations

@@ -29,8 +29,9 @@ goes to the coordinator.
 Assumption: ring learning with errors, 128 bits (`parameters`). Bytes: 5, 6, 7 or 10 a value up, twice that
 down. Rounds: 1 and the answer.
 
-Source: Cheon, Kim, Kim, Song, ASIACRYPT 2017; Li, Micciancio, EUROCRYPT 2021 (eprint 2020/1533); Li,
-Micciancio, Schultz, Sorrell, CRYPTO 2022, for what flooding would cost.
+Source: Cheon, Kim, Kim, Song, ASIACRYPT 2017 (eprint 2016/421); Li, Micciancio, EUROCRYPT 2021 (eprint
+2020/1533); Li, Micciancio, Schultz, Sorrell, CRYPTO 2022 (eprint 2022/816), for what flooding would cost; Cheon,
+Choe, Passelègue, Stehlé, Suvanto, CCS 2024 (eprint 2024/127), for why an exact scheme must not fail either.
 """
 
 from __future__ import annotations

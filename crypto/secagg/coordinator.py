@@ -17,10 +17,11 @@ from __future__ import annotations
 from crypto.errors import ProtocolError
 from crypto.secagg import keys
 from crypto.secagg.graph import Assumptions, NoParameters, parameters
-from crypto.secagg.keys import Advert, Authenticator
+from crypto.secagg.keys import Advert
 from crypto.secagg.messages import Kind, Roster, Shares, unpack, unpack_advert
 from crypto.secagg.protocol import Cohort, RoundFailed, cohort_of
 from crypto.secagg.round import Round
+from crypto.signatures import Authenticator
 
 
 class Coordinator:

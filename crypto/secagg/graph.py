@@ -12,6 +12,9 @@ c the largest number of colluding neighbours that any participant has but with p
               `active`: t > k/2 + c, which connects them whoever the coordinator says has dropped (see
               `protocol`)
 
+Under `active` the coordinator chooses among graphs, by whom it lets in, so c there is what is passed with
+probability 2^-(security + 1 + 40) only: 2^40 tries are allowed for.
+
 A cohort of up to 32 is a complete graph, which needs no probability: c is the number of colluding
 participants, and `active` asks for t > (k + c - 1) / 2, so that two honest participants never confirm
 different sets of survivors.
@@ -38,6 +41,8 @@ Adversary = Literal["curious", "active"]
 
 MOST_COMPLETE = 32
 """Cohorts up to this size are complete graphs, however small a degree would do: fractions of few say little."""
+TRIES = 40
+"""Logarithm of the graphs that an active coordinator may look at before it closes the roster."""
 _SMALL = 1e-14
 """Keeps a product such as 0.1 * 30 on the side of the integer that is meant."""
 
@@ -132,7 +137,7 @@ def parameters(cohort: int, assumptions: Assumptions) -> Parameters:
             dropped,
             _active if active else _curious,
             connected=not active,
-            security=assumptions.security,
+            security=assumptions.security + (TRIES if active else 0),
             correctness=assumptions.correctness,
         )
     if found is None:

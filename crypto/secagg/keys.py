@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from crypto.errors import ProtocolError
 from crypto.kernels.keystream import NONCE
-from crypto.psi.zero_sharing import MOST_SIGNATURE, Authenticator
+from crypto.signatures import MOST_SIGNATURE, Authenticator
 
 PUBLIC = 32
 SECRET = 32
@@ -28,11 +28,12 @@ DIGEST = 16
 MOST_NAME = 64
 STEP = "secagg.keys"
 _SIGNED = b"fedcore secagg key 1"
-_LEAF = b"fedcore secagg leaf 1"
+_LEAF = b"fedcore secagg leaf 2"
+_PERSON = b"fedcore secagg person 1"
+PERSON = 16
+"""Bytes of a leaf that stand for the name."""
 _PAIR = b"fedcore secagg pair 1"
 _ZEROS = bytes(12)
-
-__all__ = ["TAG", "Advert", "Authenticator", "OwnKey", "check_advert", "leaf"]
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,12 @@ def signed_bytes(run: bytes, name: str, public: bytes) -> bytes:
 
 
 def leaf(name: str, public: bytes) -> bytes:
-    """The hash of an advertised key that stands for it in the roster, 32 bytes. The signature is no part of it."""
-    return hashlib.sha256(_LEAF + _named(name, public)).digest()
+    """What stands for an advertised key in the roster, 32 bytes: 16 of a hash of the name, 16 of one of name and key.
+
+    All see by the first half that nobody stands in the roster twice. The signature is no part of it.
+    """
+    person = hashlib.sha256(_PERSON + name.encode()).digest()[:PERSON]
+    return person + hashlib.sha256(_LEAF + _named(name, public)).digest()[:PERSON]
 
 
 def check_advert(advert: Advert, run: bytes, authenticator: Authenticator | None) -> None:

@@ -28,8 +28,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from crypto.errors import ProtocolError
-from crypto.psi.zero_sharing import MOST_SIGNATURE
 from crypto.secagg.keys import DIGEST, MOST_NAME, PUBLIC, TAG, Advert
+from crypto.signatures import MOST_SIGNATURE
 
 VERSION = 1
 COORDINATOR = 2**32 - 1

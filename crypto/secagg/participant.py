@@ -24,7 +24,7 @@ from crypto.errors import ProtocolError
 from crypto.kernels.keystream import Streams, check_words
 from crypto.secagg import keys
 from crypto.secagg.graph import Assumptions
-from crypto.secagg.keys import TAG, Advert, Authenticator, OwnKey
+from crypto.secagg.keys import TAG, Advert, OwnKey
 from crypto.secagg.messages import (
     COORDINATOR,
     SEALED,
@@ -41,6 +41,7 @@ from crypto.secagg.place import Place, take_place
 from crypto.secagg.protocol import Cohort, cohort_of, set_digest
 from crypto.secagg.shamir import RANDOMNESS, split
 from crypto.secagg.state import Done, RoundState, State, dump, load
+from crypto.signatures import Authenticator
 
 Words = npt.NDArray[Any]
 MOST_ROUNDS = 2**32 - 1
@@ -168,11 +169,13 @@ class Participant:
         self._round = RoundState(number, "begun", begun, shares)
         return number
 
-    def mask(self, vector: Words) -> bytes:
+    def mask(self, vector: Words, made_of: bytes = b"") -> bytes:
         """Mask a vector in place, and make message 5, which travels beside it.
 
         Args:
             vector: (n,) uint32 or uint64, contiguous, as `quantisation.quantise` makes it.
+            made_of: Digest of all that the coordinator said which the vector depends on; no sum is opened in which
+                a neighbour has another.
 
         Raises:
             ProtocolError: The round has not begun, or a vector was masked in it.
@@ -186,7 +189,8 @@ class Participant:
         # The state goes first: should this be interrupted, no second vector meets the same masks.
         at.done = "masked"
         streams.add(vector, np.array([False, *(other < place.index for other in partners)]))
-        digest = self._digest("begun", at.number, at.begun)
+        at.made_of = made_of
+        digest = self._digest("begun", at.number, at.begun, made_of=made_of)
         tagged = b"".join(self._tag(b"masked", at.number, other, digest) for other in partners)
         size = (8 * vector.itemsize).to_bytes(1, "little") + len(vector).to_bytes(8, "little")
         return self._pack(Kind.MASKED, at.number, size + tagged)
@@ -276,11 +280,12 @@ class Participant:
         survivors = body.members(cohort.size)
         if not survivors <= at.begun:
             raise ProtocolError("a participant came in after the round had begun", step=step.step)
-        digest = self._digest("begun", at.number, at.begun)
+        digest = self._digest("begun", at.number, at.begun, made_of=at.made_of)
         for other, found in tags(body, self._enough(survivors, step)).items():
             if not self._tagged(b"masked", at.number, other, digest, found):
                 raise ProtocolError(
-                    f"participant {other} did not mask with the participants that this one was told of",
+                    f"participant {other} did not mask with the participants that this one was told of, or was sent "
+                    "another model, task or form than this one",
                     step=step.step,
                 )
         return survivors
@@ -318,9 +323,10 @@ class Participant:
         place = self._met()
         return pack(kind, place.index, number, place.cohort.binding, body)
 
-    def _digest(self, step: str, number: int, *sets: frozenset[int]) -> bytes:
+    def _digest(self, step: str, number: int, *sets: frozenset[int], made_of: bytes = b"") -> bytes:
         cohort = self._met().cohort
-        return set_digest(cohort, step, number, *(bitmap(each, cohort.size) for each in sets))
+        told = (bitmap(each, cohort.size) for each in sets)
+        return set_digest(cohort, step, number, *told, *([made_of] if made_of else []))
 
     def _tag(self, label: bytes, number: int, other: int, digest: bytes) -> bytes:
         place = self._met()

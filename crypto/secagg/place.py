@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from crypto.errors import ProtocolError
 from crypto.secagg import keys
 from crypto.secagg.graph import Assumptions, NoParameters
-from crypto.secagg.keys import Advert, Authenticator, OwnKey
+from crypto.secagg.keys import Advert, OwnKey
 from crypto.secagg.messages import Kind, Roster
 from crypto.secagg.protocol import Cohort, cohort_of
+from crypto.signatures import Authenticator
 
 _STEP = Kind.ROSTER.step
 

@@ -11,7 +11,8 @@ Of participant v with its neighbours N(v), k of them, t the threshold; `HMAC` is
 
   once a run
     advertise   v -> coordinator    X25519 public key, signed with v's enrolled identity
-    roster      coordinator -> v    hashes of all advertised keys; names, keys and signatures of N(v)
+    roster      coordinator -> v    hashes of all names, each once, and of their keys; names, keys and signatures
+                                    of N(v)
                 Their hash is the seed of the graph and part of the run's digest; from the agreed key of v and
                 w comes s_vw by HKDF, bound to the run, the parameters, all advertised keys and both
                 identities.
@@ -20,7 +21,7 @@ Of participant v with its neighbours N(v), k of them, t the threshold; `HMAC` is
                                     h_vw = HMAC(s_vw, r) of all neighbours w; hashes of b_v, u_v and all shares
     start       coordinator -> v    U, who has sent shares; the shares that v's neighbours sent to it
     masked      v -> coordinator    y = x + G(b_v) + G(h_vw) for w > v in N(v) and U, - G(h_vw) for w < v; to each
-                                    of these a tag of U under a key from s_vw
+                                    of these a tag of U and of what x was made from, under a key from s_vw
     survivors   coordinator -> v    S, whose masked vectors came; the tags of U from v's neighbours in S
     confirm     v -> coordinator    to each neighbour in S a tag of U and S         (these two only if `active`)
     request     coordinator -> v    such tags of at least t neighbours
@@ -49,10 +50,22 @@ where a member of one follows a member of the other on the ring, the k + 2 place
 neighbourhoods would hold k + 4. In a complete graph t > (k + c - 1) / 2 does: all honest ones that reveal
 agree on S.
 
+Such a set is more than a quarter of the ring: each of its members lies in a run of k / 2 + 2 of them over at
+most k + 1 places, and runs that cover the set, each place at most twice, cover the ring. So `least` is checked by
+all where the graph is complete; where it is not, a participant sees its neighbours only, and the quarter holds.
+
 Who is in the roster is the coordinator's choice, so who colludes is counted among all that are enrolled
-(`Assumptions.enrolled`), not among those it lets in. The graph follows from a hash of all keys, which the
-coordinator sees before it closes the roster: with colluding participants it can try several. Each try costs
-it a key and a sort; raise `security` by the logarithm of the tries to be allowed for.
+(`Assumptions.enrolled`), not among those it lets in; who that is was settled before keys were made. The graph
+follows from a hash of all keys, which the coordinator sees before it closes the roster: it can try many, by whom
+it leaves out and by the keys of colluding participants, at a hash and a sort each. (In Bell et al. participants
+choose their neighbours after the keys are committed to, and there is nothing to try.) Where c is all that
+collude, as by default up to some hundreds of participants, it tries in vain; elsewhere `active` takes c with
+probability 2^-81, which leaves 2^-41 after 2^40 tries (`graph.TRIES`).
+
+What a vector was made from is the coordinator's word too: its model, task and scale. One that tells all but one
+what makes theirs nothing, or known, would have that one's vector (Pasquini et al., CCS 2022). So a digest of what v
+was told goes into its tags of U, and nobody reveals anything to a sum in which a neighbour was told something else.
+The digest is the caller's (`Participant.mask`); what the caller leaves out of it is not covered.
 
 Bytes in a round, besides the vector: v sends 208 for each neighbour and gets 116, and two sets of n bits;
 each message has 26 bytes of head. Of the roster v gets 32 n bytes and its neighbours' keys, once.
@@ -63,7 +76,10 @@ beforehand.
 
 Source: Bonawitz et al., "Practical secure aggregation for privacy-preserving machine learning", CCS 2017
 (eprint 2017/281); Bell et al., "Secure single-server aggregation with (poly)logarithmic overhead", CCS 2020
-(eprint 2020/704); Ma et al., "Flamingo", IEEE S&P 2023 (eprint 2023/486).
+(eprint 2020/704); Ma, Woods, Angel, Polychroniadou, Rabin, "Flamingo:
+multi-round single-server secure aggregation with applications to private federated learning", IEEE S&P 2023
+(eprint 2023/486); Pasquini, Francati, Ateniese, "Eluding secure aggregation in federated learning via model
+inconsistency", CCS 2022 (arXiv 2111.07380).
 """
 
 from __future__ import annotations
@@ -75,6 +91,7 @@ from dataclasses import dataclass, field
 
 from crypto.errors import ProtocolError
 from crypto.secagg.graph import Assumptions, Graph, Parameters, parameters
+from crypto.secagg.keys import PERSON
 
 RUN = 32
 """Bytes that name a run."""
@@ -157,7 +174,8 @@ def cohort_of(run: bytes, leaves: Iterable[bytes], assumptions: Assumptions) -> 
     if len(run) != RUN:
         raise ValueError(f"a run is named by {RUN} bytes, not {len(run)}")
     ordered = tuple(sorted(leaves))
-    if len(set(ordered)) != len(ordered):
+    # By the name's half: one that colludes could otherwise be a whole cohort, with a key for each place.
+    if len({leaf[:PERSON] for leaf in ordered}) != len(ordered):
         raise ValueError("a participant stands in the roster twice")
     found = parameters(len(ordered), assumptions)
     told = struct.pack(

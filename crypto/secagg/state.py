@@ -8,18 +8,19 @@ from typing import Any, Literal
 
 Done = Literal["begun", "masked", "confirmed", "revealed"]
 _SHARE = 32
-_SAVED = 1
+_SAVED = 2
 
 
 @dataclass(repr=False)
 class RoundState:
-    """Where a participant is in a round, and the shares of b and u that it holds of others."""
+    """Where a participant is in a round, the shares of b and u that it holds of others, what its vector was made of."""
 
     number: int
     done: Done
     begun: frozenset[int]
     shares: dict[int, tuple[bytes, bytes]]
     survivors: frozenset[int] = field(default_factory=frozenset)
+    made_of: bytes = b""
 
 
 @dataclass(frozen=True, repr=False)
@@ -66,6 +67,7 @@ def dump(state: State) -> bytes:
             "done": at.done,
             "begun": sorted(at.begun),
             "survivors": sorted(at.survivors),
+            "made of": at.made_of.hex(),
             "shares": {str(other): (b + u).hex() for other, (b, u) in at.shares.items()},
         }
     return json.dumps(told).encode()
@@ -103,4 +105,5 @@ def _round(told: dict[str, Any]) -> RoundState:
         frozenset(told["begun"]),
         {other: (each[:_SHARE], each[_SHARE:]) for other, each in both.items()},
         frozenset(told["survivors"]),
+        bytes.fromhex(told["made of"]),
     )

@@ -12,6 +12,7 @@ import typer
 from fedcore.cli.output import Json, print_json
 from fedcore.coordinator.markup import plain
 from fedcore.coordinator.record import Metrics, Record, parse, read_result
+from fedcore.coordinator.record_protection import protected
 from fedcore.errors import JobError, did_you_mean
 
 if TYPE_CHECKING:
@@ -41,7 +42,10 @@ def command(
     result = read_result(folder)
     report = _fresh_report(folder) if open_report or not as_json else None
     if as_json:
-        print_json({"folder": str(folder), **without_nan(result)})
+        sums = protected(result)
+        # A run of an older version has no summary of its own.
+        told = {"secure_aggregation": sums.as_dict()} if sums is not None else {}
+        print_json({"folder": str(folder), **without_nan({**told, **result})})
     else:
         from fedcore.coordinator.terminal import print_summary
 

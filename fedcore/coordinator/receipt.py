@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fedcore.coordinator.record import Record
+from fedcore.coordinator.record_protection import protected
 from fedcore.errors import DataError
 from fedcore.trust import evidence
 
@@ -183,7 +184,7 @@ def _evidence(record: Record, log: EvidenceLog | None) -> Layer:
 
 def _protection(record: Record, name: str, value: Any) -> Layer:
     shown = name.replace("_", " ")
-    if _none(value):
+    if _none(value) or (isinstance(value, Mapping) and _none(value.get("protocol", value))):
         return Layer(shown, "off", _OFF.get(name, "Not used in this run."))
     if isinstance(value, Mapping):
         value = ", ".join(f"{str(key).replace('_', ' ')} {each}" for key, each in value.items())
@@ -191,10 +192,21 @@ def _protection(record: Record, name: str, value: Any) -> Layer:
     if state == "off":
         return Layer(shown, "off", f"Asked for ({value}), but not applied everywhere: {where}.")
     if name == "secure_aggregation":
-        value = f"{value}: the coordinator can read the sum over the sites, not one site’s update"
+        value = (
+            f"{value}: the coordinator can read the sum over the sites, not one site’s update{_sums(record)}"
+        )
     if name == "differential_privacy":
         value = f"{value}: clipping and noise bound what the updates tell"
     return Layer(shown, "on", f"{value}.")
+
+
+def _sums(record: Record) -> str:
+    told = protected(record.raw)
+    if told is None or not told.exchanges:
+        return ""
+    dropped = len({party for _, party, _ in told.dropped})
+    lost = f"; {dropped} participant{'s' * (dropped != 1)} dropped out of some" if dropped else ""
+    return f". {told.sums} of {len(told.exchanges)} exchanges gave a sum{lost}"
 
 
 def _disclosure(record: Record) -> list[Layer]:

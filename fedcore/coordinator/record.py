@@ -309,6 +309,7 @@ def mean(values: Iterable[float]) -> float | None:
 def _round(value: dict[str, Any], place: int) -> Round:
     number = count(value.get("round"))
     number = place if number is None else number
+    lost = map(_mapping, _list(value.get("lost")))
     return Round(
         number=number,
         seconds=_phases(metrics(value.get("seconds"))),
@@ -317,7 +318,8 @@ def _round(value: dict[str, Any], place: int) -> Round:
         evaluate=metrics(value.get("evaluate")),
         central=metrics(value.get("central")),
         sites={name: _site(_mapping(each)) for name, each in _mapping(value.get("sites")).items()},
-        lost=tuple(_lost(_mapping(each), number) for each in _list(value.get("lost"))),
+        # An exchange without a sum is no participant's; `record_protection` has it.
+        lost=tuple(_lost(each, number) for each in lost if each.get("kind") != "RoundFailed"),
     )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fedcore.coordinator import report_account as account
+from fedcore.coordinator import report_protection as protection
 from fedcore.coordinator import report_psi as intersection
 from fedcore.coordinator import report_results as results
 from fedcore.coordinator.markup import Markup, element, join
@@ -93,6 +94,7 @@ def _sections(record: Record, run_dir: Path | None) -> list[Markup]:
         ]
     return [
         account.protection(record, run_dir),
+        protection.secure_aggregation(record),
         results.comparison(record),
         results.progress(record),
         results.sites(record),

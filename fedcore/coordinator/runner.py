@@ -15,6 +15,7 @@ from flwr.serverapp import Grid
 from fedcore import __version__
 from fedcore.coordinator import checkpoint as checkpoints
 from fedcore.coordinator.model import write_card
+from fedcore.coordinator.record_protection import protected
 from fedcore.coordinator.workflows.psi import PsiOutcome, run_psi
 from fedcore.coordinator.workflows.settings import Settings
 from fedcore.coordinator.workflows.train import Outcome, run_train
@@ -79,6 +80,9 @@ def execute(job: TrainJob | PsiJob, grid: Grid, settings: Settings) -> dict[str,
             raise
         finally:
             result["seconds"] = time.monotonic() - began
+            sums = protected(result)
+            if sums is not None:
+                result["secure_aggregation"] = sums.as_dict()
             checkpoints.write_json(settings.folder / RESULT, result)
             _receipt(settings, result)
             _report(settings)
@@ -217,6 +221,8 @@ def _receipt(settings: Settings, result: dict[str, Any]) -> None:
     layers = {site["name"]: site["layers"] for site in result.get("participants", [])}
     if layers:
         receipt = {"run": settings.run, "protection": result["protection"], "layers": layers}
+        if "secure_aggregation" in result:
+            receipt["secure_aggregation"] = result["secure_aggregation"]
         checkpoints.write_json(settings.folder / "evidence" / "receipt.json", receipt)
     with contextlib.suppress(OSError):
         evidence.append(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,16 +23,21 @@ from rich.text import Text
 from fedcore.coordinator.markup import plain
 from fedcore.coordinator.receipt import layers
 from fedcore.coordinator.record import Record, Round, parse
+from fedcore.coordinator.record_protection import COORDINATOR, Exchange, exchanges_of, protected
+from fedcore.coordinator.terminal_protection import StageLine, sum_cell
+from fedcore.coordinator.terminal_protection import shown as protection_shown
 from fedcore.coordinator.terminal_psi import shown as intersection_shown
 from fedcore.coordinator.wording import (
     bytes_text,
     comparison,
+    count_text,
     difference_text,
     headline,
     metric_text,
     seconds_text,
     status_text,
 )
+from fedcore.coordinator.wording_protection import sum_text
 
 _LAST_ROUNDS = 8
 _MOST_METRICS = 3
@@ -71,10 +76,11 @@ class RoundProgress:
         self.silent = silent
         self._plain = not self.console.is_terminal
         self._lock = threading.RLock()
-        self._last: deque[Round] = deque(maxlen=_LAST_ROUNDS)
+        self._last: deque[tuple[Round, tuple[Exchange, ...]]] = deque(maxlen=_LAST_ROUNDS)
         self._metrics: list[str] = []
         self._replies = self._cohort = 0
-        self._phase = ""
+        self._phase = self._stage = ""
+        self._stages = StageLine()
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=32),
@@ -109,25 +115,43 @@ class RoundProgress:
     def phase_started(self, number: int, phase: str, cohort: int) -> None:
         """A step of a round was sent to `cohort` participants."""
         with self._lock:
-            self._phase = f"{phase}, round {number}" if number else phase
+            name = phase.removesuffix(f": {self._stage}") if self._stage else phase
+            if name != phase:
+                self._stages.begin((number, name), self._stage, cohort)
+            else:
+                self._stages.clear()
+            self._stage = ""
+            self._phase = f"{name}, round {number}" if number else name
             self._replies, self._cohort = 0, cohort
             self._tell_now()
+
+    def stage_started(self, stage: str) -> None:
+        """The next step is this stage of secure aggregation."""
+        with self._lock:
+            self._stage = stage
 
     def reply(self, party: str, phase: str, seconds: float) -> None:
         """A participant answered; `seconds` since it was asked."""
         with self._lock:
             self._replies += 1
+            self._stages.reply()
             self._tell_now()
 
     def lost(self, party: str, phase: str, reason: str) -> None:
-        """A participant's reply will not count."""
+        """A participant's reply will not count; of `coordinator`: there is no sum."""
         if self.silent:
             return
         with self._lock:
             where = f" in {plain(phase)}" if phase else ""
-            self.console.print(
-                Text.assemble(("lost ", "yellow"), f"{plain(party)}{where}: {plain(reason)}"), soft_wrap=True
-            )
+            if party == COORDINATOR:
+                told = Text.assemble(("no sum", "red"), f"{where}: {plain(reason)}")
+            else:
+                self._stages.lost()
+                at = f" ({self._stages.current})" if self._stages else ""
+                told = Text.assemble(
+                    ("lost ", "yellow"), f"{plain(party)}{where}{plain(at)}: {plain(reason)}"
+                )
+            self.console.print(told, soft_wrap=True)
 
     def progress(self, party: str, phase: str, done: int, of: int) -> None:
         """Of no interest to rounds."""
@@ -137,12 +161,13 @@ class RoundProgress:
         parsed = parse({"rounds": [record]})
         with self._lock:
             self._metrics += [name for name in parsed.metrics if name not in self._metrics]
-            done = parsed.rounds[0]
-            self._last.append(done)
+            done, sums = parsed.rounds[0], exchanges_of({"rounds": [record]})
+            self._last.append((done, sums))
+            self._stages.clear()
             of = f" of {self.rounds}" if self.rounds else ""
             self._bar.update(self._task, completed=done.number, count=f"round {done.number}{of}")
             if self._plain and not self.silent:
-                self.console.print(_text(self._line(done)), soft_wrap=True)
+                self.console.print(_text(self._line(done, sums)), soft_wrap=True)
 
     def finished(self, result: Mapping[str, Any]) -> None:
         """The run ended, whatever its status."""
@@ -159,9 +184,12 @@ class RoundProgress:
         now = f"{plain(self._phase)}: {self._replies} of {self._cohort} replies"
         self._bar.update(self._task, now=now)
 
-    def _line(self, done: Round) -> str:
+    def _line(self, done: Round, sums: Sequence[Exchange]) -> str:
         shown = [f"{plain(n)} {metric_text(_measured(done, n))}" for n in self._columns() if _has(done, n)]
-        cost = [seconds_text(_sum(done.seconds)), bytes_text(_sum(done.bytes)), f"replies {_replies(done)}"]
+        counted = f"in the sum {sum_text(sums)}" if sums else f"replies {_replies(done)}"
+        clipped = sum(each.clipped for each in sums)
+        cost = [seconds_text(_sum(done.seconds)), bytes_text(_sum(done.bytes)), counted]
+        cost += [f"clipped {count_text(clipped)}"] if clipped else []
         return "  ".join([f"round {done.number}{f'/{self.rounds}' if self.rounds else ''}", *shown, *cost])
 
     def _columns(self) -> list[str]:
@@ -169,19 +197,29 @@ class RoundProgress:
 
     def _render(self) -> RenderableType:
         with self._lock:
-            if not self._last:
-                return self._bar
-            columns = self._columns()
-            table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-            for name in ["round", *columns, "time", "traffic", "replies"]:
-                table.add_column(_text(name), justify="right", no_wrap=True)
-            for done in self._last:
-                metrics = [metric_text(_measured(done, name)) for name in columns]
-                cost = [seconds_text(_sum(done.seconds)), bytes_text(_sum(done.bytes))]
-                complete = len(done.replied) == done.cohort
-                replies = Text(_replies(done), style="" if complete else "yellow")
-                table.add_row(str(done.number), *metrics, *cost, replies)
-            return Group(table, self._bar)
+            parts: list[RenderableType] = [self._table()] if self._last else []
+            parts.append(self._bar)
+            if self._stages:
+                parts.append(self._stages.text())
+            return Group(*parts)
+
+    def _table(self) -> Table:
+        columns = self._columns()
+        summed = any(sums for _, sums in self._last)
+        clipped = any(each.clipped for _, sums in self._last for each in sums)
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        last = ["in the sum" if summed else "replies", *(["clipped"] if clipped else [])]
+        for name in ["round", *columns, "time", "traffic", *last]:
+            table.add_column(_text(name), justify="right", no_wrap=True)
+        for done, sums in self._last:
+            metrics = [metric_text(_measured(done, name)) for name in columns]
+            cost = [seconds_text(_sum(done.seconds)), bytes_text(_sum(done.bytes))]
+            complete = len(done.replied) == done.cohort
+            counted = sum_cell(sums) if sums else Text(_replies(done), style="" if complete else "yellow")
+            cut = sum(each.clipped for each in sums)
+            more = [Text(count_text(cut), style="yellow" if cut else "")] if clipped else []
+            table.add_row(str(done.number), *metrics, *cost, counted, *more)
+        return table
 
 
 def print_summary(
@@ -204,6 +242,9 @@ def print_summary(
     table = _comparison(record)
     if table is not None:
         parts += [Text(), table]
+    sums = protected(record.raw)
+    if sums is not None and sums.exchanges:
+        parts += [Text(), *protection_shown(sums)]
     parts += [Text(), _protection(record)]
     if report:
         parts.append(_text(f"report: {report}", overflow="fold"))

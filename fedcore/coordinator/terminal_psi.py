@@ -70,6 +70,9 @@ class PairProgress:
             for party in self._tasks:
                 self._show(party, "asked whether it would" if phase == "prepare" else _AT_PARTIES, 0, 0)
 
+    def stage_started(self, stage: str) -> None:
+        """There are no stages."""
+
     def reply(self, party: str, phase: str, seconds: float) -> None:
         """A party answered the coordinator."""
         if phase == "prepare":

@@ -11,8 +11,10 @@ from fedcore.coordinator.grids.evidence import Watcher
 
 
 class RunWatcher(Watcher, Protocol):
-    """Told of phases, replies, rounds, and of how far a party is in a protocol between two."""
+    """Told of phases, stages of secure aggregation in front of their phases, replies, rounds, and of how far a party is
+    in a protocol between two."""
 
+    def stage_started(self, stage: str) -> None: ...
     def progress(self, party: str, phase: str, done: int, of: int) -> None: ...
     def round_finished(self, record: dict[str, Any]) -> None: ...
     def finished(self, result: dict[str, Any]) -> None: ...
@@ -28,6 +30,9 @@ class Silent:
         """Nothing."""
 
     def lost(self, party: str, phase: str, reason: str) -> None:
+        """Nothing."""
+
+    def stage_started(self, stage: str) -> None:
         """Nothing."""
 
     def progress(self, party: str, phase: str, done: int, of: int) -> None:
@@ -61,6 +66,10 @@ class EventFile:
         """A line."""
         self._tell("lost", party, phase, reason)
 
+    def stage_started(self, stage: str) -> None:
+        """A line."""
+        self._tell("stage_started", stage)
+
     def progress(self, party: str, phase: str, done: int, of: int) -> None:
         """A line."""
         self._tell("progress", party, phase, done, of)
@@ -77,7 +86,7 @@ class EventFile:
 class Replay:
     """Reads events that another process writes and tells them to a watcher."""
 
-    EVENTS = ("phase_started", "reply", "lost", "progress", "round_finished")
+    EVENTS = ("phase_started", "stage_started", "reply", "lost", "progress", "round_finished")
 
     def __init__(self, file: Path, watcher: RunWatcher) -> None:
         self.path = file

@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from crypto.secagg.coordinator import Coordinator
 from crypto.secagg.graph import Assumptions
-from crypto.secagg.keys import Authenticator
 from crypto.secagg.participant import Participant
 from crypto.secagg.round import Round
+from crypto.signatures import Authenticator
 
 Words = npt.NDArray[Any]
 STAGES = ("shares", "mask", "confirm", "reveal")

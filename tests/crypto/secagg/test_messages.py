@@ -129,9 +129,14 @@ def test_a_masked_vector_is_what_the_documentation_says() -> None:
     private = {each: X25519PrivateKey.from_private_bytes(bytes.fromhex(state[each]["key"])) for each in state}
     public = {each: private[each].public_key().public_bytes_raw() for each in state}
     named = {each: struct.pack("<H", len(each)) + each.encode() + public[each] for each in state}
-    place = {
-        each: leaves.index(hashlib.sha256(b"fedcore secagg leaf 1" + named[each]).digest()) for each in state
+    hashed = {
+        each: [
+            hashlib.sha256(text).digest()[:16]
+            for text in (b"fedcore secagg person 1" + each.encode(), b"fedcore secagg leaf 2" + named[each])
+        ]
+        for each in state
     }
+    place = {each: leaves.index(b"".join(both)) for each, both in hashed.items()}
 
     def derived(secret: bytes, label: bytes, number: int, sender: int = 0, receiver: int = 0) -> bytes:
         info = b"fedcore secagg " + label + b" 1" + struct.pack("<III", number, sender, receiver)

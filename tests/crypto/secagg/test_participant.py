@@ -15,6 +15,7 @@ from tests.crypto.secagg.cohorts import (
     ANY,
     Run,
     meet,
+    plain_sum,
     random_vectors,
     send_masked,
 )
@@ -245,3 +246,35 @@ def test_a_vector_that_is_not_finite_never_reaches_the_masks_and_the_round_goes_
         else:
             send_masked(run, round_, name, quantise(each, form)[0])
     assert set(round_.survivors()) == {"p0", "p1", "p3", "p4"}
+
+
+@pytest.mark.parametrize("through", ["memory", "saved"])
+def test_nothing_is_revealed_to_a_sum_in_which_a_neighbour_was_told_something_else(
+    run: Run, through: str
+) -> None:
+    round_ = run.begin(1)
+    told = dict.fromkeys(run.participants, b"the model") | {"p3": b"a model of zeros"}
+    for name, vector in random_vectors(run, 6).items():
+        round_.take_masked(name, run.participants[name].mask(vector, told[name]), vector)
+    survivors = round_.survivors()
+    for name in ("p0", "p3"):
+        me = run.participants[name]
+        if through == "saved":
+            me = Participant.restore(me.save(), ANY)
+        with pytest.raises(ProtocolError, match="or was sent another model, task or form"):
+            me.confirm(survivors[name])
+        with pytest.raises(ProtocolError, match="round 1 is masked"):
+            me.reveal(survivors[name])
+
+
+def test_all_that_were_told_the_same_give_their_sum(run: Run) -> None:
+    round_ = run.begin(1)
+    plain = random_vectors(run, 6)
+    for name, vector in plain.items():
+        masked = vector.copy()
+        round_.take_masked(name, run.participants[name].mask(masked, b"the model"), masked)
+    for name, message in round_.survivors().items():
+        round_.take_confirmation(name, run.participants[name].confirm(message))
+    for name, message in round_.requests().items():
+        round_.take_revealed(name, run.participants[name].reveal(message))
+    np.testing.assert_array_equal(round_.finish(), plain_sum(plain, plain))

@@ -8,12 +8,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from crypto.errors import ProtocolError
+from crypto.secagg import keys
 from crypto.secagg.coordinator import Coordinator
 from crypto.secagg.graph import Assumptions
-from crypto.secagg.keys import Advert, Authenticator, OwnKey
+from crypto.secagg.keys import Advert, OwnKey
 from crypto.secagg.messages import Roster, pack_advert, unpack_advert
 from crypto.secagg.participant import Participant
-from crypto.secagg.protocol import RoundFailed
+from crypto.secagg.protocol import RoundFailed, cohort_of
+from crypto.signatures import Authenticator
 from tests.crypto.secagg.cohorts import (
     ANY,
     identities,
@@ -201,3 +203,32 @@ def test_adverts_of_others_or_late_or_twice_are_refused() -> None:
 def test_names_that_are_none_are_refused(name: str) -> None:
     with pytest.raises(ProtocolError, match="no name of a participant"):
         Participant(name, bytes(32), ANY)
+
+
+def test_one_that_colludes_does_not_stand_in_a_roster_many_times() -> None:
+    # A cohort of its own keys around one honest participant would have that one's vector.
+    run, known = secrets.token_bytes(32), identities(["ann", "eve"])
+    ann = Participant("ann", run, ANY, known["ann"])
+    clones = [Participant("eve", run, ANY, known["eve"]) for _ in range(4)]
+    adverts = [unpack_advert(each.advert()) for each in (ann, *clones)]
+    with pytest.raises(ValueError, match="stands in the roster twice"):
+        cohort_of(run, [keys.leaf(each.name, each.public) for each in adverts], ANY)
+
+
+@pytest.mark.parametrize("half", ["name", "key"])
+def test_a_leaf_that_hides_whose_it_is_is_refused_by_its_neighbour(half: str) -> None:
+    run, known = secrets.token_bytes(32), identities(["ann", "eve", "bob"])
+    people = [Participant(name, run, ANY, known[name]) for name in ("ann", "eve", "bob")]
+    adverts = [unpack_advert(each.advert()) for each in people]
+    leaves = [keys.leaf(each.name, each.public) for each in adverts]
+    other = secrets.token_bytes(keys.PERSON)
+    false = other + leaves[1][keys.PERSON :] if half == "name" else leaves[1][: keys.PERSON] + other
+    ordered = sorted([leaves[0], false, leaves[2]])
+    own = ordered.index(leaves[0])
+    neighbours = {
+        place: adverts[[leaves[0], false, leaves[2]].index(leaf)]
+        for place, leaf in enumerate(ordered)
+        if place != own
+    }
+    with pytest.raises(ProtocolError, match="key of eve is not that of the roster"):
+        people[0].meet(Roster(tuple(ordered), neighbours).encode())

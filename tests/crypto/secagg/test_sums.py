@@ -203,7 +203,7 @@ def test_a_participant_goes_on_from_its_saved_state_at_every_step() -> None:
     assert np.array_equal(run.round(2, vectors), plain_sum(vectors, vectors))
 
 
-@pytest.mark.parametrize("saved", [b"", b"{}", b"[]", b'{"version": 1}', b"\xff"])
+@pytest.mark.parametrize("saved", [b"", b"{}", b"[]", b'{"version": 2}', b"\xff"])
 def test_what_is_no_saved_state_is_refused(saved: bytes) -> None:
     with pytest.raises(ValueError, match="no saved state"):
         Participant.restore(saved, ANY)

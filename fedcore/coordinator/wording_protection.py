@@ -1,0 +1,170 @@
+"""What secure aggregation was, in words: who was kept from what, as long as what holds, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fedcore.coordinator.record import count
+from fedcore.coordinator.record_protection import Exchange, Protected
+from fedcore.coordinator.wording import count_text, people
+
+_HOW = {
+    "secagg+": "Each participant masked its vector; the masks cancel in the sum (SecAgg+, Bell et al. 2020).",
+    "threshold": "Each participant encrypted its vector under a joint key that nobody holds (Mouchet et al. 2021).",
+    "ckks": "Each participant encrypted its vector under a key that the participants share (CKKS).",
+    "paillier": "Each participant encrypted its vector under a key that the coordinator does not have (Paillier).",
+}
+_ACTIVE = "a coordinator that says anything to anybody about keys and who takes part"
+_CURIOUS = "a coordinator that follows the protocol and looks closely at all it sees"
+_ALONE = {
+    "ckks": "that works together with no participant: each has the key",
+    "paillier": "that works together with nobody who has the key",
+}
+_STAGES = {
+    "keys": "public keys",
+    "setup": "keys",
+    "roster": "who meets whom, and shares of secrets",
+    "shares": "shares of secrets",
+    "masked": "the task’s own work, and masked vectors",
+    "encrypted": "the task’s own work, and encrypted vectors",
+    "confirm": "who is in the sum, confirmed by the participants to each other",
+    "reveal": "shares that take the masks off the sum",
+    "decrypt": "opening the sum",
+}
+_GROUPS = {
+    "keys and shares": ("keys", "setup", "roster", "shares"),
+    "work and vectors": ("masked", "encrypted"),
+    "confirming who is in it": ("confirm",),
+    "opening the sum": ("reveal", "decrypt"),
+}
+OTHER = "other stages"
+
+
+def stage_text(name: str) -> str:
+    """What a stage is for; empty where this version does not know it."""
+    return _STAGES.get(name, "")
+
+
+def stage_group(name: str) -> str:
+    """Which of four kinds of stages it is, for a plot."""
+    return next((group for group, names in _GROUPS.items() if name in names), OTHER)
+
+
+def groups(names: Sequence[str]) -> list[str]:
+    """The kinds of some stages, in the order of a round."""
+    found = {stage_group(name) for name in names}
+    return [group for group in (*_GROUPS, OTHER) if group in found]
+
+
+def how_text(told: Protected) -> str:
+    """How vectors were protected."""
+    return _HOW.get(
+        told.protocol, f"Protocol {told.protocol}, which this version of fedcore does not describe."
+    )
+
+
+def learned_text(told: Protected) -> str:
+    """What the coordinator could learn."""
+    known = "the weighted mean of updates and metrics over those in a sum, their number of examples in all, and who "
+    known += "dropped out"
+    if told.fewest is not None:
+        known += f"; the smallest sum has {people(told.fewest)}"
+    return f"The coordinator: {known}. Not the update, metrics or number of examples of one participant."
+
+
+def assumption_text(told: Protected) -> str:
+    """Against whom it holds, as far as the record tells."""
+    if told.protocol not in _HOW:
+        return "The record does not say."
+    active = told.asked.get("adversary") == "active" and told.protocol not in _ALONE
+    text = _ACTIVE if active else _CURIOUS
+    if told.protocol in _ALONE:
+        text += f" and {_ALONE[told.protocol]}"
+    elif told.protocol == "threshold":
+        needed = max((each.threshold or 0 for each in told.exchanges), default=0)
+        holders = (
+            f"fewer than {people(needed, 'holder')} of the key" if needed else "fewer holders than open a sum"
+        )
+        text += (
+            f"; together with {holders} only if it follows the protocol"
+            if active
+            else f", together with {holders}"
+        )
+    elif (corrupt := told.asked.get("corrupt")) is not None:
+        text += f", together with up to {percent(corrupt)} of the participants"
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def limits_text(told: Protected) -> str:
+    """What it takes for a sum to be given."""
+    least, dropout = count(told.asked.get("least_cohort")), told.asked.get("dropout")
+    words = []
+    if least is not None:
+        words.append(f"a sum has at least {people(least)}")
+    if dropout is not None:
+        words.append(f"up to {percent(dropout)} may drop out of a round")
+    needed = sorted({each.threshold for each in told.exchanges if each.threshold})
+    if needed:
+        span = f"{needed[0]}" if len(needed) == 1 else f"{needed[0]} to {needed[-1]}"
+        words.append(f"{span} have to help to open one")
+    text = "; ".join(words)
+    return text[:1].upper() + text[1:] + "." if text else "The record does not say."
+
+
+def dropped_text(told: Protected) -> str:
+    """How many dropped out, and at which stages."""
+    if not told.dropped:
+        return "Nobody."
+    at: dict[str, int] = {}
+    for _, _, stage in told.dropped:
+        at[stage] = at.get(stage, 0) + 1
+    stages = ", ".join(f"{stage} {count_text(number)}" for stage, number in at.items())
+    who = len({party for _, party, _ in told.dropped})
+    times = len(told.dropped)
+    often = f", {count_text(times)} times" if times > who else ""
+    return f"{people(who).capitalize()}{often}, by stage: {stages}."
+
+
+def error_text(told: Protected) -> str:
+    """How far a value of a mean can be off, and how many values were cut."""
+    bound = told.error_bound
+    clip = told.asked.get("clip")
+    cut = f" beyond {clip:g}" if isinstance(clip, int | float) else ""
+    text = (
+        f"{count_text(told.clipped)} values were cut because they changed{cut or ' too much'}"
+        if told.clipped
+        else (f"No value was cut{f'; none changed{cut}' if cut else ''}")
+    )
+    sentences = [text, *([f"A value of a mean is off by less than {small(bound)}"] if bound else [])]
+    if told.error is not None:
+        sentences.append(f"The largest error that was measured is {small(told.error)}")
+    return f"{'. '.join(sentences)}."
+
+
+def outcome_text(told: Protected) -> str:
+    """How many exchanges gave a sum, in one clause."""
+    if not told.exchanges:
+        return "no exchange stands in the record"
+    failed = len(told.failed)
+    if not failed:
+        return f"all {count_text(len(told.exchanges))} exchanges gave a sum"
+    return f"{count_text(failed)} of {count_text(len(told.exchanges))} exchanges gave no sum"
+
+
+def sum_text(exchanges: Sequence[Exchange]) -> str:
+    """How many of a round's participants are in its sums: `5/5`, or `train 4/5, evaluate none`."""
+    found = {each.phase: "none" if each.failed else f"{each.summed}/{each.asked}" for each in exchanges}
+    if len(set(found.values())) == 1:
+        return next(iter(found.values()))
+    return ", ".join(f"{phase} {text}" for phase, text in found.items())
+
+
+def small(value: float | None) -> str:
+    """A small number: `5.2e-08`."""
+    return "–" if value is None else f"{value:.1e}".replace("-", "−")
+
+
+def percent(share: Any) -> str:
+    """A share of participants."""
+    return f"{100 * share:g} %" if isinstance(share, int | float) else str(share)
