@@ -91,7 +91,7 @@ class Report:
     Args:
         benchmark: Its name.
         settings: What was run, and on what.
-        figures: One row per measured side; rows may have different columns.
+        figures: One row per measured side; rows may have different columns, and a `part` that they belong to.
         targets: The bounds, kept or missed.
         absent: Sides that were not measured, and why.
     """
@@ -144,15 +144,21 @@ class Report:
         return "\n".join(parts)
 
     def _tables(self) -> dict[str, tuple[list[str], list[list[str]]]]:
-        columns = list(dict.fromkeys(column for row in self.figures for column in row))
-        figures = [[shown(row.get(column)) for column in columns] for row in self.figures]
+        # A part of a benchmark, where rows name theirs, has a table and columns of its own.
+        parts: dict[str, list[Figure]] = {} if self.figures else {"figures": []}
+        for row in self.figures:
+            rest = {column: value for column, value in row.items() if column != "part"}
+            parts.setdefault(row.get("part", "figures"), []).append(rest)
+        tables = {}
+        for part, rows in parts.items():
+            columns = list(dict.fromkeys(column for row in rows for column in row))
+            cells = [[shown(row.get(column)) for column in columns] for row in rows]
+            tables[f"{self.benchmark}: {part}"] = (columns, cells)
         targets = [
             [target.name, shown(target.value), target.bound, target.verdict] for target in self.targets
         ]
-        return {
-            f"{self.benchmark}: figures": (columns, figures),
-            f"{self.benchmark}: targets": (["target", "value", "bound", ""], targets),
-        }
+        tables[f"{self.benchmark}: targets"] = (["target", "value", "bound", ""], targets)
+        return tables
 
 
 def report_from(told: Mapping[str, Any]) -> Report:

@@ -19,6 +19,7 @@ BENCHMARKS = {
     "flower_overhead": [],
     "channel": [],
     "psi": ["--table", "--peer", "spu", "--repeats", "1"],
+    "secure_aggregation": ["--participants", "100", "--parameters", "1000000", "--dropout", "0.1"],
 }
 
 

@@ -152,8 +152,21 @@ PROTECTED = """\
 protection: {secure_aggregation: secagg+}
 ```
 
-Who learns what then, and what it does not protect: [security.md](security.md#secure-aggregation). Strategies that need
-more than the mean of the updates (the table above says which) are refused before round 1, and so is `baselines: [local]`.
+| `protocol` | The coordinator alone | together with participants | A site sends | Needs |
+|---|---|---|---|---|
+| `secagg+` | reads sums, whatever it says to whom | reads no single update below a threshold | 4 bytes a value, and some hundred for each neighbour | |
+| `threshold` | reads sums, whatever it says to whom | reads no single update below a threshold, if these follow the protocol | 4.5 bytes a value, and 220 kB | |
+| `ckks` | reads sums, if it follows the protocol | reads each update | 6 or 7 bytes a value | `adversary: curious`, `pip install 'fedcore[ckks]'` |
+| `paillier` | reads sums, if it follows the protocol | reads each update | 8 bytes a value, slowly: for short vectors | `adversary: curious`, `pip install 'fedcore[paillier]'` |
+
+```yaml
+protection: {secure_aggregation: {protocol: ckks, adversary: curious}}
+```
+
+All four give the strategy the same mean, to the error that `bits` and `clip` make; `result.json` says for each round how
+large it may be, and how large it was found to be. Who learns what then, and what it does not protect:
+[security.md](security.md#secure-aggregation). Strategies that need more than the mean of the updates (the table above
+says which) are refused before round 1, and so is `baselines: [local]`.
 """
 
 CUSTOM = "How one is written is told in [tasks.md](tasks.md).\n"

@@ -60,7 +60,8 @@ from crypto.psi.okvs_shape import shape_for
 from crypto.psi.parameters import mask_bytes
 from crypto.psi.shuffle import new_seed, permutation
 from crypto.psi.star_messages import Greeting, greet, join_keys, split_keys
-from crypto.psi.zero_sharing import MOST_SIGNATURE, PUBLIC, Authenticator, Shares, new_key
+from crypto.psi.zero_sharing import PUBLIC, Shares, new_key
+from crypto.signatures import MOST_SIGNATURE, Authenticator
 
 Blocks = npt.NDArray[np.uint64]
 Bytes = npt.NDArray[np.uint8]

@@ -24,7 +24,7 @@ Source: Kolesnikov, Matania, Pinkas, Rosulek, Trieu, CCS 2017 (eprint 2017/799),
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,27 +37,14 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from crypto.errors import ProtocolError
 from crypto.kernels.aes import encrypt, expand_key
 from crypto.kernels.compiled import kernel
+from crypto.signatures import MOST_SIGNATURE, Authenticator
 
 Blocks = npt.NDArray[np.uint64]
 
 STEP = "star.keys"
 PUBLIC = 32
-MOST_SIGNATURE = 512
 _SIGNED = b"fedcore psi star key 1"
 _DERIVED = b"fedcore psi star zero share 1"
-
-
-@dataclass(frozen=True)
-class Authenticator:
-    """Signs as this party, and checks what others have signed, with identities that were pinned before.
-
-    Args:
-        sign: The signature of a message, at most 512 bytes.
-        verify: (name, message, signature): whether the party of this name has signed the message.
-    """
-
-    sign: Callable[[bytes], bytes] = field(repr=False)
-    verify: Callable[[str, bytes, bytes], bool] = field(repr=False)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ Who learns what: the coordinator S and what it opens; a coalition of fewer than 
 the coordinator nothing more, as a holder's share times c1 is an RLWE sample. Two rules make that hold and are
 kept by `Answers`: a holder answers once for each context, since two answers with two sets A are two equations
 with the same unknown; and it answers at most as many contexts as smudging was derived for. So when a named
-holder fails to answer, the round is run anew under another label.
+holder fails to answer, the next opening has other key parts of the same vectors (`Context.openings`), or the
+round is run anew under another label. Two openings must be of the same vectors, or their difference shows the
+rest: holders that do not trust the coordinator see to that, and their quorums must have an honest one in common.
 
 What an active coordinator could do: name the key part of one vector as the sum, or a c1 of its own making,
 whose answer tells a share. A holder that does not want to trust it asks for the key parts of all vectors,
@@ -39,7 +41,7 @@ import numpy.typing as npt
 
 from crypto.errors import ProtocolError
 from crypto.kernels import rlwe_kernels
-from crypto.rlwe.encryption import RADIX, Ciphertext, Context, payload_keys
+from crypto.rlwe.encryption import RADIX, Ciphertext, Context, opening_digest, payload_keys
 from crypto.rlwe.keys import SecretShare, Setup, opening_share
 from crypto.rlwe.noise import opened_noise, smudging_bits, wide_sum
 from crypto.rlwe.parameters import KEY_WIDTH, PRIME_BITS, PRIMES, SIZE, Q, ring
@@ -74,7 +76,7 @@ class Request:
     """What holders are asked to open.
 
     Args:
-        context: Digest of the context.
+        context: Digest of the opening of the context.
         contributors: Vectors in the sum.
         active: Numbers of the holders that answer, rising.
         value: c1, (primes, N).
@@ -136,9 +138,10 @@ class Answers:
         self._seen.add(request.context)
 
 
-def key_part(ciphertext: Ciphertext) -> KeyPart:
-    """The part of a vector, or of a sum, that opening needs."""
-    return KeyPart(ciphertext.context, ciphertext.contributors, ciphertext.key[1])
+def key_part(ciphertext: Ciphertext, opening: int = 0) -> KeyPart:
+    """The part of a vector, or of a sum, that an opening needs."""
+    digest = opening_digest(ciphertext.context, opening)
+    return KeyPart(digest, ciphertext.contributors, ciphertext.key[2 * opening + 1])
 
 
 def request(context: Context, part: KeyPart, active: Sequence[int]) -> Request:
@@ -163,11 +166,12 @@ def request_of_parts(context: Context, parts: Sequence[KeyPart], active: Sequenc
     Raises:
         ProtocolError: As `request`; or a part comes twice, or holds more than one vector.
     """
-    if any(part.contributors != 1 or part.context != context.digest for part in parts) or not parts:
+    opening = parts[0].context if parts else b""
+    if any(part.contributors != 1 or part.context != opening for part in parts) or not parts:
         raise ProtocolError("parts of single vectors of this round are needed", step=_STEP)
     if len({part.value.tobytes() for part in parts}) != len(parts):
         raise ProtocolError("the same part came twice; a participant sends one for each round", step=_STEP)
-    summed = KeyPart(context.digest, len(parts), total(*(part.value for part in parts)))
+    summed = KeyPart(opening, len(parts), total(*(part.value for part in parts)))
     return request(context, summed, active)
 
 
@@ -231,9 +235,11 @@ def decrypt(
         ProtocolError: An answer is missing, comes twice or is for another request; or what comes out is no
             sum, since a message was altered or a party did not follow the protocol.
     """
-    if asked.context != ciphertext.context or not np.array_equal(asked.value, ciphertext.key[1]):
+    opening = _check(context, asked)
+    if ciphertext.context != context.digest or not np.array_equal(
+        asked.value, ciphertext.key[2 * opening + 1]
+    ):
         raise ProtocolError("the request is for another sum", step=_STEP)
-    _check(context, asked)
     if sorted(each.index for each in partials) != list(asked.active):
         raise ProtocolError(
             f"{len(partials)} answers came where {len(asked.active)} holders were asked, each once",
@@ -244,7 +250,7 @@ def decrypt(
         if not hmac.compare_digest(each.request, expected):
             raise ProtocolError(f"the answer of holder {each.index} is for another request", step=_STEP)
     plan = context.plan
-    secret = _secret_sum(context, ciphertext, asked, partials)
+    secret = _secret_sum(context, ciphertext, ciphertext.key[2 * opening], asked, partials)
     values = np.empty(plan.count, dtype=np.int64)
     good = rlwe_kernels.decrypt_rows(
         ciphertext.payload,
@@ -272,11 +278,11 @@ def decrypt(
 
 
 def _secret_sum(
-    context: Context, ciphertext: Ciphertext, asked: Request, partials: Sequence[Partial]
+    context: Context, ciphertext: Ciphertext, first: Element, asked: Request, partials: Sequence[Partial]
 ) -> npt.NDArray[np.int64]:
     """S, from what holders answered."""
     setup = context.key.setup
-    opened = coefficients(total(ciphertext.key[0], *(each.value for each in partials)))
+    opened = coefficients(total(first, *(each.value for each in partials)))
     secret = np.empty(SIZE, dtype=np.int64)
     limit = _words(opened_noise(setup.contributors, setup.holders, len(asked.active)))
     good = rlwe_kernels.decode(opened, np.uint64(KEY_WIDTH), 1, True, _lift(), limit, secret)
@@ -288,9 +294,11 @@ def _secret_sum(
     return secret
 
 
-def _check(context: Context, asked: Request) -> None:
+def _check(context: Context, asked: Request) -> int:
+    """Which opening is asked for."""
     setup = context.key.setup
-    if asked.context != context.digest:
+    openings = [number for number in range(context.openings) if context.opening(number) == asked.context]
+    if not openings:
         raise ProtocolError("a request of another key, layout or round came", step=_STEP)
     if not 1 <= asked.contributors <= context.plan.contributors:
         raise ProtocolError(
@@ -305,6 +313,7 @@ def _check(context: Context, asked: Request) -> None:
         raise ProtocolError(
             f"{len(active)} holders were asked, {setup.threshold} of {setup.holders} are needed", step=_STEP
         )
+    return openings[0]
 
 
 @functools.cache

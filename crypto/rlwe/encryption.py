@@ -5,6 +5,7 @@
                     key part   (p u_j + T f_j + t_j,  a u_j + T g_j)    u_j uniform in -1, 0, 1
     coordinator     adds the vectors' payloads, and their key parts
     holders         open the sum of the key parts, and only that: S = sum t_j      (`decryption`)
+                    where a holder may drop out meanwhile, t_j comes under several key parts, one for each try
     coordinator     sum_j d_j,k - b_k S = T' sum e_j,k + sum m_j,k
 
 b_k are uniform elements of a public seed for each context (key, layout, round), so a vector costs one element
@@ -20,7 +21,7 @@ Assumption: RLWE, parties that follow the protocol. An active coordinator can cl
 A participant that goes beyond its limit spoils sums, which nobody notices; so does one that lies about its
 numbers.
 
-Cost: 13.25 / fields bytes for a number (an element is 54 kB), 109 kB for the key part.
+Cost: 13.25 / fields bytes for a number (an element is 54 kB), 109 kB for each key part.
 
 Source: key part, Mouchet, Troncoso-Pastoriza, Bossuat and Hubaux, PETS 2021, eprint 2020/304, section 4, in
 the form of BGV (Brakerski, Gentry, Vaikuntanathan, ITCS 2012). Payload under a one-time key whose sum is
@@ -61,6 +62,7 @@ from crypto.rlwe.ring import (
 )
 
 _STEP = "rlwe sum"
+MOST_OPENINGS = 8
 RADIX = 2**64
 """A factor that is multiplied with goes to the kernels with this one."""
 
@@ -73,13 +75,17 @@ class Context:
         key: The joint key.
         plan: The layout of vectors.
         label: Of the round, never used twice with one key.
+        openings: Tries at opening the sum that there are key parts for.
     """
 
     key: PublicKey
     plan: Layout
     label: bytes
+    openings: int = 1
 
     def __post_init__(self) -> None:
+        if not 1 <= self.openings <= MOST_OPENINGS:
+            raise ValueError(f"{self.openings} openings; from 1 to {MOST_OPENINGS} are allowed")
         if self.plan.contributors > self.key.setup.contributors:
             raise ValueError(
                 f"the layout is for {self.plan.contributors} participants, the key for "
@@ -94,6 +100,21 @@ class Context:
         written = b"".join(int(number).to_bytes(8, "little") for number in numbers)
         return hashed("rlwe context", self.key.digest, written, self.label)
 
+    def opening(self, number: int) -> bytes:
+        """16 bytes that stand for one try at opening.
+
+        Raises:
+            ValueError: There is no key part for it.
+        """
+        if not 0 <= number < self.openings:
+            raise ValueError(f"opening {number} of {self.openings}, which are counted from 0")
+        return opening_digest(self.digest, number)
+
+
+def opening_digest(context: bytes, number: int) -> bytes:
+    """16 bytes that stand for one try at opening, from the digest of the context."""
+    return context if number == 0 else hashed("rlwe opening", context, bytes([number]))
+
 
 @dataclass(frozen=True, eq=False)
 class Ciphertext:
@@ -102,7 +123,7 @@ class Ciphertext:
     Args:
         context: Digest of the context.
         contributors: Vectors in it.
-        key: Key part, (2, primes, N).
+        key: Key parts, one for each opening, (2 openings, primes, N).
         payload: (polynomials, primes, N).
     """
 
@@ -144,7 +165,8 @@ def encrypt(context: Context, values: npt.NDArray[Any], entropy: Entropy = syste
         np.empty((4, SIZE), dtype=np.int64),
         payload,
     )
-    return Ciphertext(context.digest, 1, _key_part(context.key, transformed(secret), entropy), payload)
+    under = [_key_part(context.key, transformed(secret), entropy) for _ in range(context.openings)]
+    return Ciphertext(context.digest, 1, np.concatenate(under), payload)
 
 
 def _key_part(key: PublicKey, message: Element, entropy: Entropy) -> Element:
@@ -171,13 +193,13 @@ def add(context: Context, ciphertexts: Iterable[Ciphertext]) -> Ciphertext:
         ProtocolError: There is none, one is of another context, the same one comes twice, or there are more
             than the layout has room for.
     """
-    key = np.zeros((2, len(PRIMES), SIZE), dtype=np.uint64)
+    key = np.zeros((2 * context.openings, len(PRIMES), SIZE), dtype=np.uint64)
     payload = np.zeros((context.plan.polynomials, len(PRIMES), SIZE), dtype=np.uint64)
     seen: set[bytes] = set()
     contributors = 0
     expected = context.digest
     for each in ciphertexts:
-        if each.context != expected:
+        if each.context != expected or each.key.shape != key.shape:
             raise ProtocolError("a vector of another key, layout or round came; it is not added", step=_STEP)
         mark = hashed("rlwe seen", each.key.tobytes())
         if mark in seen:

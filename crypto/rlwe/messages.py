@@ -8,7 +8,7 @@
 | public part | setup 16, index 4 | 1 |
 | public key | setup 16 | 1 |
 | dealt share (secret) | setup 16, dealer 4, recipient 4 | 1 |
-| ciphertext | context 16, contributors 4 | 2, then those of the payload |
+| ciphertext | context 16, contributors 4 | 2 for each opening, then those of the payload |
 | key part | context 16, contributors 4 | 1 |
 | request | context 16, contributors 4, holders 4, then 4 for each | 1 |
 | partial decryption | request 16, index 4 | 1 |
@@ -37,6 +37,10 @@ MAGIC = b"FCRL"
 _HEADER = struct.Struct("<4sBB")
 ELEMENT = len(PRIMES) * SIZE * PRIME_BITS // 8
 """Bytes of an element."""
+PUBLIC_PART = KEY_PART = _HEADER.size + 20 + ELEMENT
+PUBLIC_KEY = _HEADER.size + 16 + ELEMENT
+DEALT_SHARE = _HEADER.size + 24 + ELEMENT
+"""Bytes of messages of one element."""
 
 _STEP = "rlwe message"
 _KINDS = (
@@ -112,10 +116,11 @@ def read_ciphertext(data: Data, context: Context, *, contributors: int = 1) -> C
     Raises:
         ProtocolError: The bytes are none.
     """
-    (digest, counted), elements = _read("ciphertext", data, "<16sI", 2 + context.plan.polynomials)
+    under = 2 * context.openings
+    (digest, counted), elements = _read("ciphertext", data, "<16sI", under + context.plan.polynomials)
     _same(digest, context.digest, "key, layout or round")
     _counted(counted, contributors)
-    return Ciphertext(context.digest, counted, elements[:2], elements[2:])
+    return Ciphertext(context.digest, counted, elements[:under], elements[under:])
 
 
 def write_key_part(part: KeyPart) -> bytes:
@@ -123,16 +128,16 @@ def write_key_part(part: KeyPart) -> bytes:
     return _write("key part", struct.pack("<16sI", part.context, part.contributors), part.value[None])
 
 
-def read_key_part(data: Data, context: Context) -> KeyPart:
-    """The key part of one vector of this context.
+def read_key_part(data: Data, context: Context, opening: int = 0) -> KeyPart:
+    """The key part of one vector of this context, for one opening.
 
     Raises:
         ProtocolError: The bytes are none.
     """
     (digest, counted), elements = _read("key part", data, "<16sI", 1)
-    _same(digest, context.digest, "key, layout or round")
+    _same(digest, context.opening(opening), "key, layout, round or opening")
     _counted(counted, 1)
-    return KeyPart(context.digest, counted, elements[0])
+    return KeyPart(digest, counted, elements[0])
 
 
 def write_request(asked: Request) -> bytes:
@@ -142,8 +147,8 @@ def write_request(asked: Request) -> bytes:
     return _write("request", fields, asked.value[None])
 
 
-def read_request(data: Data, context: Context) -> Request:
-    """A request of this context.
+def read_request(data: Data, context: Context, opening: int = 0) -> Request:
+    """A request of this context, for one opening.
 
     Raises:
         ProtocolError: The bytes are none, or these holders cannot open a sum.
@@ -152,7 +157,7 @@ def read_request(data: Data, context: Context) -> Request:
     if not 0 <= count <= context.key.setup.holders:
         raise ProtocolError(f"a request of {memoryview(data).nbytes} bytes came, none is so long", step=_STEP)
     (digest, counted, told, *active), elements = _read("request", data, f"<16sII{count}I", 1)
-    _same(digest, context.digest, "key, layout or round")
+    _same(digest, context.opening(opening), "key, layout, round or opening")
     if told != count:
         raise ProtocolError(f"a request for {told} holders names {count}", step=_STEP)
     if list(active) != sorted(set(active)):
@@ -182,7 +187,7 @@ def read_partial(data: Data, asked: Request) -> Partial:
 
 def ciphertext_bytes(context: Context) -> int:
     """The length of a vector's message."""
-    return _HEADER.size + 20 + (2 + context.plan.polynomials) * ELEMENT
+    return _HEADER.size + 20 + (2 * context.openings + context.plan.polynomials) * ELEMENT
 
 
 def _write(kind: str, fields: bytes, *elements: Element) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import struct
 from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidTag
@@ -34,6 +35,7 @@ PERSON = 16
 """Bytes of a leaf that stand for the name."""
 _PAIR = b"fedcore secagg pair 1"
 _ZEROS = bytes(12)
+_numbers = struct.Struct("<III").pack
 
 
 @dataclass(frozen=True)
@@ -162,12 +164,7 @@ def _named(name: str, public: bytes) -> bytes:
 
 def derive(secret: bytes, label: bytes, number: int, sender: int = 0, receiver: int = 0) -> bytes:
     """A key for one purpose, round and direction, 32 bytes."""
-    info = (
-        b"fedcore secagg "
-        + label
-        + b" 1"
-        + b"".join(each.to_bytes(4, "little") for each in (number, sender, receiver))
-    )
+    info = b"fedcore secagg %b 1%b" % (label, _numbers(number, sender, receiver))
     return hmac.digest(secret, info, "sha256")
 
 
@@ -188,8 +185,8 @@ def tag(secret: bytes, label: bytes, number: int, sender: int, receiver: int, di
 
 def commit(label: bytes, binding: bytes, number: int, owner: int, holder: int, value: bytes) -> bytes:
     """A hash that commits to a secret of full entropy, 16 bytes."""
-    where = b"".join(each.to_bytes(4, "little") for each in (number, owner, holder))
-    return hashlib.sha256(b"fedcore secagg " + label + b" 1" + binding + where + value).digest()[:DIGEST]
+    told = b"fedcore secagg %b 1%b%b%b" % (label, binding, _numbers(number, owner, holder), value)
+    return hashlib.sha256(told).digest()[:DIGEST]
 
 
 def seal(key: bytes, text: bytes, binding: bytes) -> bytes:

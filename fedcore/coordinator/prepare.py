@@ -23,9 +23,9 @@ CHECK = 0.5
 _DESCRIPTION: dict[str, type] = {
     **dict.fromkeys(("name", "dtype"), str),
     **dict.fromkeys(("features", "shape", "classes"), list),
-    **dict.fromkeys(("rows", "train_rows", "validation_rows"), int),
     "layers": dict,
 }
+COUNTS = ("rows", "train_rows", "validation_rows")
 LEAVES_QUIETLY = ("PolicyRefused", "NoReply", "IdentityError")
 """A site that refuses, does not answer or is not who it says is left out, and shown; one whose data is wrong
 stops the run."""
@@ -37,11 +37,12 @@ class Agreement:
 
     Args:
         members: Node id to participant name.
-        sites: Per participant what it told: rows, classes, layers.
+        sites: Per participant what it told: classes, layers, and rows unless they are hidden.
         schema: Of the rows.
         left_out: Who does not take part, and why.
         warnings: For a person.
         phase: The record of the exchange.
+        totals: Numbers of rows over all participants, where each one's is hidden and a protected sum told them.
     """
 
     members: dict[int, str]
@@ -50,6 +51,14 @@ class Agreement:
     left_out: list[Lost]
     phase: Phase
     warnings: list[str] = field(default_factory=list)
+    totals: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def most_examples(self) -> int:
+        """That one participant can have: the most that one told, or all of them where none told."""
+        told = [site["rows"] for site in self.sites.values() if "rows" in site]
+        most: int = max(1, *told, self.totals.get("rows", 1))
+        return most
 
 
 def wait_for_nodes(
@@ -115,14 +124,15 @@ def prepare(
     messages = [Message(RecordDict({RECORD: record}), node, "query.prepare") for node in sorted(nodes)]
     for message in messages:
         message.metadata.ttl = max(job.deadline, 1.0)
-    scaled = getattr(job.task, "standardize", "none") == "federated"
+    hidden = request.counts_hidden
+    scaled = getattr(job.task, "standardize", "none") == "federated" and not hidden
     sites: dict[str, dict[str, Any]] = {}
     moments: dict[str, MetricRecord] = {}
     members: dict[int, str] = {}
     for reply in grid.stream(messages, job.deadline):
         if reply.has_error():
             continue
-        about = _description(reply, scaled)
+        about = _description(reply, scaled, hidden)
         if about is None:
             node = f"node {reply.metadata.src_node_id}"
             why = "its answer does not describe rows; install the same version of fedcore at both"
@@ -151,7 +161,7 @@ def prepare(
     _enough(job, sites, lost)
     _refuse_unlike(sites)
     if schema is None:
-        schema = _agree(sites, moments, job.task.target)
+        schema = _agree(sites, _summed(moments), job.task.target)
     else:
         _refuse_changed(sites, schema)
     # Nodes come in any order; whatever is averaged or sampled later goes by name.
@@ -187,15 +197,16 @@ def _enough(job: TrainJob, sites: dict[str, Any], lost: list[Lost]) -> None:
         )
 
 
-def _description(reply: Message, scaled: bool) -> dict[str, Any] | None:
+def _description(reply: Message, scaled: bool, hidden: bool) -> dict[str, Any] | None:
     """What a participant told of its rows, with their moments when `scaled`; None when it is not that."""
     record = reply.content.get("site")
     try:
         about = json.loads(str(record["about"])) if isinstance(record, ConfigRecord) else None
     except (ValueError, KeyError):
         return None
+    kinds = {**_DESCRIPTION, **({} if hidden else dict.fromkeys(COUNTS, int))}
     if not isinstance(about, dict) or any(
-        not isinstance(about.get(key), kind) for key, kind in _DESCRIPTION.items()
+        not isinstance(about.get(key), kind) for key, kind in kinds.items()
     ):
         return None
     if not scaled:
@@ -232,7 +243,45 @@ def _refuse_changed(sites: dict[str, dict[str, Any]], schema: Schema) -> None:
             )
 
 
-def _agree(sites: dict[str, dict[str, Any]], moments: dict[str, MetricRecord], target: str | None) -> Schema:
+@dataclass(frozen=True)
+class Moments:
+    """Of each feature over the training rows of all participants.
+
+    Args:
+        rows: How many.
+        sums, squares: Of the values and of their squares.
+    """
+
+    rows: float
+    sums: Sequence[float]
+    squares: Sequence[float]
+
+    def scaling(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each; 1 in the place of a deviation that is nothing but rounding."""
+        mean = [total / self.rows for total in self.sums]
+        variance = [
+            max(square / self.rows - m * m, 0.0) for square, m in zip(self.squares, mean, strict=True)
+        ]
+        scale = [
+            math.sqrt(v) if v > 1e-12 * max(m * m, 1e-12) else 1.0
+            for v, m in zip(variance, mean, strict=True)
+        ]
+        return tuple(mean), tuple(scale)
+
+
+def _summed(moments: dict[str, MetricRecord]) -> Moments | None:
+    """The moments over all sites, of those that each told."""
+    if not moments:
+        return None
+    ordered: list[dict[str, Any]] = [dict(moments[name]) for name in sorted(moments)]
+    return Moments(
+        math.fsum(float(m["rows"]) for m in ordered),
+        [math.fsum(column) for column in zip(*(m["sums"] for m in ordered), strict=True)],
+        [math.fsum(column) for column in zip(*(m["squares"] for m in ordered), strict=True)],
+    )
+
+
+def _agree(sites: dict[str, dict[str, Any]], moments: Moments | None, target: str | None) -> Schema:
     first = next(iter(sites.values()))
     kinds = {type(label).__name__ for site in sites.values() for label in site["classes"]}
     if "str" in kinds and len(kinds) > 1:
@@ -246,20 +295,8 @@ def _agree(sites: dict[str, dict[str, Any]], moments: dict[str, MetricRecord], t
             f"the target {target!r} has one class over all sites; a classification needs two or more",
             step="prepare",
         )
-    mean: list[float] = []
-    scale: list[float] = []
-    if moments:
-        ordered: list[dict[str, Any]] = [dict(moments[name]) for name in sorted(moments)]
-        rows = math.fsum(float(m["rows"]) for m in ordered)
-        sums = [math.fsum(column) for column in zip(*(m["sums"] for m in ordered), strict=True)]
-        squares = [math.fsum(column) for column in zip(*(m["squares"] for m in ordered), strict=True)]
-        mean = [total / rows for total in sums]
-        variance = [max(square / rows - m * m, 0.0) for square, m in zip(squares, mean, strict=True)]
-        scale = [
-            math.sqrt(v) if v > 1e-12 * max(m * m, 1e-12) else 1.0
-            for v, m in zip(variance, mean, strict=True)
-        ]
-    return Schema(tuple(first["features"]), tuple(first["shape"]), tuple(classes), tuple(mean), tuple(scale))
+    mean, scale = moments.scaling() if moments else ((), ())
+    return Schema(tuple(first["features"]), tuple(first["shape"]), tuple(classes), mean, scale)
 
 
 def _difference(what: str, first_name: str, first: Any, name: str, other: Any) -> str:
@@ -284,6 +321,6 @@ def _warnings(sites: dict[str, dict[str, Any]], schema: Schema) -> list[str]:
             told.append(
                 f"{name} has rows of one class only; an AUC is not defined there and its update leans one way"
             )
-        if site["validation_rows"] == 0:
+        if site.get("validation_rows") == 0:
             told.append(f"{name} has no validation rows; it is evaluated on its training rows")
     return told

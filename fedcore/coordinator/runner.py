@@ -15,6 +15,7 @@ from flwr.serverapp import Grid
 from fedcore import __version__
 from fedcore.coordinator import checkpoint as checkpoints
 from fedcore.coordinator.model import write_card
+from fedcore.coordinator.prepare import COUNTS
 from fedcore.coordinator.record_protection import protected
 from fedcore.coordinator.workflows.psi import PsiOutcome, run_psi
 from fedcore.coordinator.workflows.settings import Settings
@@ -101,7 +102,7 @@ def _trained(job: TrainJob, settings: Settings, outcome: Outcome) -> dict[str, A
         "participants": [
             {
                 "name": name,
-                **{key: site[key] for key in ("rows", "train_rows", "validation_rows", "layers")},
+                **{key: site.get(key) for key in (*COUNTS, "layers")},
             }
             for name, site in agreement.sites.items()
         ],
@@ -111,6 +112,7 @@ def _trained(job: TrainJob, settings: Settings, outcome: Outcome) -> dict[str, A
         "prepare": {
             "seconds": agreement.phase.seconds,
             "bytes": {w: agreement.phase.total(w) for w in ("down", "up")},
+            **({"totals": agreement.totals, "protection": outcome.totals} if outcome.totals else {}),
         },
         "rounds": progress.rounds,
         "final": final,

@@ -80,7 +80,11 @@ def _serve() -> None:
 
 
 def main() -> None:
-    """Be `flwr-clientapp`, or the process of a session, or with `--host FOLDER` what such processes are forked from."""
+    """Be `flwr-clientapp`, or with `--host FOLDER` what such processes and those of sessions are forked from."""
+    if sys.argv[1:2] == [SERVE]:
+        # Only the host's forks are ended with the site; the coordinator sends plain messages meanwhile.
+        print("the host of this site's ClientApps does not answer; its log says why")
+        return
     if sys.argv[1:2] != ["--host"]:
         _serve()
         return

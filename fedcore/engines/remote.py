@@ -69,8 +69,9 @@ def door_of(federation: LoadedFederation) -> dict[str, str] | None:
         port = 0 if is_loopback(coordinator.listen) else "off"
     if port == "off":
         return None
+    listen = coordinator.listen
     return {
-        "bind": f"{coordinator.listen}:{port}",
+        "bind": f"[{listen.strip('[]')}]:{port}" if ":" in listen else f"{listen}:{port}",
         "address": f"{coordinator.host}:{port}",
         "identity": str(coordinator_key(federation)),
     }

@@ -78,9 +78,11 @@ def _sessions(grid: Grid, settings: Settings, door: dict[str, str] | None) -> Se
         for node, name in settings.registered.items()
         if name in settings.keys
     }
+    if not peers:
+        return None
     try:
         identity = load_identity(Path(door["identity"]), COORDINATOR)
-        return SessionGrid(grid, Door(door["bind"], door["address"], identity, peers))
     except FedcoreError as error:
         log.warning("no sessions, and Flower carries every message: %s", error)
         return None
+    return SessionGrid(grid, Door(door["bind"], door["address"], identity, peers))

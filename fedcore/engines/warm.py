@@ -4,6 +4,9 @@ Flower starts a Python process per message; importing Flower, torch and fedcore 
 time, which on a machine with several sites is most of a round. The host imports them once and then only forks.
 It computes nothing itself, so that what a fork cannot inherit (threads, CUDA) does not exist yet.
 
+A fork ends soon after the process that its arguments name as its parent, and without such an argument soon after the
+host itself: a fork that outlives the message it was made for is never without somebody who ends it.
+
 The command `flwr-clientapp` of a site hands its arguments, environment, working folder and open files to the host
 through a Unix socket in the site's own folder (mode 0700), and runs the app itself when no host answers.
 """
@@ -94,11 +97,12 @@ def _answer(door: socket.socket, asked: socket.socket, serve: Callable[[], None]
     except (OSError, ValueError) as exc:
         print(f"request not understood: {exc}", file=sys.stderr, flush=True)
         return
+    here = os.getpid()
     child = os.fork()
     if child == 0:
         door.close()
         asked.close()
-        _become(request, files, serve)
+        _become(request, files, serve, here)
     for file in files:
         os.close(file)
     asked.sendall(b"k")
@@ -126,7 +130,7 @@ def _receive(asked: socket.socket) -> tuple[list[Any], list[int]]:
     return request, files
 
 
-def _become(request: list[Any], files: list[int], serve: Callable[[], None]) -> NoReturn:
+def _become(request: list[Any], files: list[int], serve: Callable[[], None], host: int) -> NoReturn:
     """Be the process that was asked for; never returns into the host."""
     code = 1
     try:
@@ -140,7 +144,7 @@ def _become(request: list[Any], files: list[int], serve: Callable[[], None]) -> 
         sys.argv = ["flwr-clientapp", *arguments]
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _reseed()
-        _end_with(arguments)
+        _end_with(arguments, host)
         serve()
         code = 0
     except SystemExit as exc:
@@ -161,21 +165,25 @@ def _reseed() -> None:
         numpy.random.seed()
 
 
-def _end_with(arguments: list[str]) -> None:
-    """End this process soon after the one that asked for it has ended, whatever it is doing."""
-    if "--parent-pid" not in arguments:
-        return
-    parent = int(arguments[arguments.index("--parent-pid") + 1])
+def _end_with(arguments: list[str], host: int) -> None:
+    """End this process soon after the one that it belongs to has ended, whatever it is doing."""
+    parent = int(arguments[arguments.index("--parent-pid") + 1]) if "--parent-pid" in arguments else None
+
+    def ended() -> bool:
+        if parent is None:
+            return os.getppid() != host
+        try:
+            os.kill(parent, 0)
+        except ProcessLookupError:
+            return True
+        return False
 
     def watch() -> None:
-        while True:
+        while not ended():
             time.sleep(1.0)
-            try:
-                os.kill(parent, 0)
-            except ProcessLookupError:
-                # Flower's own watch asks politely first.
-                time.sleep(_AFTER_PARENT)
-                os._exit(1)
+        # Flower's own watch asks politely first.
+        time.sleep(_AFTER_PARENT if parent is not None else 0.0)
+        os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 

@@ -28,7 +28,7 @@ class Coordinator(Strict):
 
     address: str = Field(default="localhost:8443", pattern=r"^[^\s:]+:\d{1,5}$")
     listen: str = "127.0.0.1"
-    data_port: Annotated[int, Field(ge=1, le=65535)] | Literal["auto", "off"] = "auto"
+    data_port: Annotated[int, Field(strict=True, ge=1, le=65535)] | Literal["auto", "off"] = "auto"
     identity: Path | None = None
 
     @field_validator("address")
@@ -37,6 +37,12 @@ class Coordinator(Strict):
         if not 1 <= int(address.rsplit(":", 1)[1]) <= 65535:
             raise ValueError("the port of an address is from 1 to 65535")
         return address
+
+    @model_validator(mode="after")
+    def _apart(self) -> Coordinator:
+        if self.data_port == self.port:
+            raise ValueError(f"data_port is {self.data_port}, the port of address; each needs its own")
+        return self
 
     @property
     def host(self) -> str:
@@ -174,6 +180,10 @@ class Federation(Strict):
         elsewhere = self.engine == "deployment" and self.roster is not None and self.virtual is None
         if bool(self.participants) == (self.virtual is not None) and not elsewhere:
             raise ValueError("give exactly one of participants (files) and virtual")
+        if self.relay is not None and str(self.coordinator.data_port) == self.relay.address.rsplit(":", 1)[1]:
+            raise ValueError(
+                f"coordinator.data_port is {self.coordinator.data_port}, the port of relay.address; each needs its own"
+            )
         if self.virtual is not None and self.engine == "deployment":
             raise ValueError("virtual participants run on engine embedded or simulation, not deployment")
         return self

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from fedcore.jobs.common import Address, Bytes, Name, Strict
 from fedcore.jobs.datasets import DataSet
+from fedcore.jobs.job import SumProtocol
 from fedcore.jobs.psi import Protocol
 
 
@@ -60,13 +61,18 @@ class Aggregated(Strict):
             more.
         corrupt: Share of the participants that may work together with the coordinator.
         adversary: `active`: it holds against a coordinator that says anything to anybody; `curious`: against one that
-            follows the protocol.
+            follows the protocol, which is all that `ckks` and `paillier` do.
+        protocols: That may be used, or `any`.
+        personal: Whether it takes part where the coordinator sends each participant another model or other settings,
+            with which it could single one out.
     """
 
     required: bool = False
     least_cohort: int = Field(default=3, ge=2)
     corrupt: float = Field(default=0.05, ge=0, lt=1)
     adversary: Literal["active", "curious"] = "active"
+    protocols: Literal["any"] | tuple[SumProtocol, ...] = "any"
+    personal: bool = False
 
 
 class Policy(Strict):

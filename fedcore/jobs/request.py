@@ -18,6 +18,8 @@ RECORD = "fedcore"
 
 SECURE = "secure"
 """Name of the ConfigRecord that carries secure aggregation, in messages and replies."""
+TOTALS = "query.totals"
+"""Type of the message that is answered with what goes into an exact sum, under secure aggregation only."""
 SESSION = "session"
 """Name of the ConfigRecord that asks a participant into a session, where later messages travel."""
 SERVE = "--fedcore-session"
@@ -77,6 +79,11 @@ class TrainRequest(Request):
     def protected(self) -> bool:
         """Whether updates are summed under protection."""
         return self.secure_aggregation.protocol != "none"
+
+    @property
+    def counts_hidden(self) -> bool:
+        """Whether the coordinator is not to be told how many rows this site has."""
+        return self.protected and self.secure_aggregation.examples == "protected"
 
     def data_of(self, participant: str) -> str | None:
         """The job's, at every participant."""

@@ -11,7 +11,7 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from fedcore.errors import JobError
 from fedcore.jobs.participant import Participant
-from fedcore.jobs.request import SECURE, PsiRequest, Request, TrainRequest
+from fedcore.jobs.request import SECURE, TOTALS, PsiRequest, Request, TrainRequest
 from fedcore.participant.meeting import Meetings, OverNetwork
 from fedcore.participant.mods.evidence import evidence
 from fedcore.participant.mods.guard import guard
@@ -34,7 +34,8 @@ def build_client_app(
         progress: Told how far a participant is, where somebody on its machine watches.
 
     Returns:
-        An app with `train`, `evaluate`, `query.prepare`, `query.secure`, `query.session` and `query.intersect`;
+        An app with `train`, `evaluate`, `query.prepare`, `query.totals`, `query.secure`, `query.session` and
+        `query.intersect`;
         nothing leaves but through its mods.
     """
     meet = meetings or OverNetwork()
@@ -60,6 +61,12 @@ def build_client_app(
 
         watch = progress or (lambda party, phase, done, of: None)
         return psi.take_part(resolve(context), _of(message, PsiRequest), message, meet, watch)
+
+    @app.query(TOTALS.removeprefix("query."))
+    def totals(message: Message, context: Context) -> Message:
+        from fedcore.participant import work
+
+        return work.totals(resolve(context), _of(message, TrainRequest), message)
 
     @app.query("session")
     def session(message: Message, context: Context) -> Message:

@@ -1,8 +1,9 @@
-"""What travels in a round of secure aggregation, and how arrays and metrics become one vector of integers.
+"""Arrays and metrics of a participant as one vector of integers, whose sums stand for weighted means.
 
 The vector of a participant of weight w (its number of examples), in words of 32 or 64 bits:
 
     narrow   one word a value: the change of a weight since the model that came, clipped (`crypto.quantisation`)
+    checks   as narrow values, but known to all: what comes out of the sum shows the error of the round
     weight   w
     clipped  how many narrow values were clipped
     wide     three words a value, not clipped: integers, running statistics, short extra arrays
@@ -11,6 +12,9 @@ The vector of a participant of weight w (its number of examples), in words of 32
 A wide value x is floor(y) with y = w S x in its first word, floor(z) with z = 2^K (y - floor(y)) in the second, and
 floor(2^K (z - floor(z))) in the third: each carries what the one before cuts off, so that numbers up to `LARGEST`
 keep the digits of a double in words of 32 bits, whatever the weights.
+
+Read as signed numbers, words are at most `Form.limit` in size, and no sum of a cohort's passes the word: so it is the
+same whether words are added modulo 2^bits under masks or as whole numbers under encryption.
 """
 
 from __future__ import annotations
@@ -41,6 +45,8 @@ WIDE = 3
 """Words of a wide value."""
 _ROOM = 30
 """Bits of a sum of wide words, without the sign."""
+_EXACT = 2**44 + 1
+"""Largest narrow word, whatever the bits (`crypto.quantisation`)."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,7 @@ class Form:
         metrics: That have a place, in this order.
         spare: Places for metrics that are not known yet.
         changes: Narrow values are changes since the model that came; else they stand as they are.
+        checks: Known values from which the error of a mean is measured.
     """
 
     clip: float
@@ -64,6 +71,13 @@ class Form:
     metrics: tuple[str, ...] = ()
     spare: int = 16
     changes: bool = True
+    checks: int = 0
+
+    @property
+    def limit(self) -> int:
+        """The largest word of one participant in size, read as a signed number."""
+        room = (1 << (self.bits - 1)) - 1
+        return max(min(room // self.cohort, _EXACT), self.largest_weight)
 
     @property
     def narrow(self) -> FixedPoint:
@@ -96,8 +110,8 @@ class Form:
             told = json.loads(text)
             form = cls(**{**told, "metrics": tuple(map(str, told["metrics"]))})
             form.narrow  # noqa: B018  (refuses what leaves no room)
-            if not 0 <= form.spare <= SHORT:
-                raise ValueError("spare")
+            if not 0 <= form.spare <= SHORT or not 0 <= form.checks <= SHORT:
+                raise ValueError("spare, checks")
         except (ValueError, TypeError, KeyError, OverflowError) as error:
             raise JobError(f"the coordinator's form of protected vectors cannot be used: {error}") from error
         return form
@@ -137,7 +151,17 @@ class Layout:
     def words(self, form: Form) -> int:
         """Length of a vector."""
         wide = sum(each.size for each in self.arrays if each.wide)
-        return self.narrow() + 2 + WIDE * wide + (WIDE + 1) * (len(form.metrics) + form.spare)
+        return self.narrow() + form.checks + 2 + WIDE * wide + (WIDE + 1) * (len(form.metrics) + form.spare)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """That narrow values are made in."""
+        double = any(np.dtype(each.dtype).itemsize > 4 for each in self.arrays if not each.wide)
+        return np.dtype(np.float64 if double else np.float32)
+
+    def fits(self, first: Layout, form: Form) -> bool:
+        """Whether a vector of this layout can be added to one of the first."""
+        return self.arrays == first.arrays and self.metrics[: len(form.metrics)] == form.metrics
 
     def to_json(self) -> str:
         """As it travels."""
@@ -171,12 +195,16 @@ class Layout:
 
 @dataclass(frozen=True)
 class Mean:
-    """What a sum stands for: weighted means, the sum of the weights, and how many values were clipped."""
+    """What a sum stands for: weighted means, the sum of the weights, and how many values were clipped.
+
+    `error` is the largest that was found in the known values; None where the form has none.
+    """
 
     arrays: dict[str, NDArray]
     metrics: dict[str, float]
     weight: int
     clipped: int
+    error: float | None = None
 
 
 def pack(
@@ -207,7 +235,7 @@ def pack(
         (*form.metrics, *new),
     )
     vector = np.zeros(layout.words(form), dtype=form.narrow.dtype)
-    count = layout.narrow()
+    count = layout.narrow() + form.checks
     try:
         _, clipped = quantise(
             _narrow(arrays, before, layout, form), form.narrow, weight=weight, out=vector[: count + 1]
@@ -238,9 +266,10 @@ def unpack(total: NDArray, layout: Layout, before: Mapping[str, NDArray], form: 
     Raises:
         ValueError: It is no sum of vectors of this form.
     """
-    count = layout.narrow()
+    count = layout.narrow() + form.checks
     # In double precision until the change is added to what was sent.
     values, weight = weighted_mean(total[: count + 1], form.narrow, dtype=np.float64)
+    known = np.abs(values[layout.narrow() :] - _checks(layout, form))
     arrays: dict[str, NDArray] = {}
     all_wide = sum(each.size for each in layout.arrays if each.wide)
     wide = _take(total, count + 2, all_wide, form) / weight
@@ -261,7 +290,8 @@ def unpack(total: NDArray, layout: Layout, before: Mapping[str, NDArray], form: 
         defined = int(total[place + WIDE])
         metrics[name] = float(_take(total, place, 1, form)[0]) / defined if defined else math.nan
         place += WIDE + 1
-    return Mean(arrays, metrics, weight, int(total[count + 1]))
+    error = float(known.max()) if form.checks else None
+    return Mean(arrays, metrics, weight, int(total[count + 1]), error)
 
 
 def same_metrics(told: Iterable[Sequence[str]], form: Form) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -298,10 +328,10 @@ def _is_wide(name: str, value: NDArray) -> bool:
 def _narrow(
     arrays: Mapping[str, NDArray], before: Mapping[str, NDArray], layout: Layout, form: Form
 ) -> NDArray:
-    """The narrow values one after the other, as changes where something came of that name."""
+    """The narrow values one after the other, as changes where something came of that name, and the known ones."""
     kinds = [each for each in layout.arrays if not each.wide]
-    double = any(np.dtype(each.dtype).itemsize > 4 for each in kinds)
-    values = np.empty(layout.narrow(), dtype=np.float64 if double else np.float32)
+    values = np.empty(layout.narrow() + form.checks, dtype=layout.dtype)
+    values[layout.narrow() :] = _checks(layout, form)
     at = 0
     for each in kinds:
         into = values[at : at + each.size]
@@ -312,6 +342,11 @@ def _narrow(
             np.subtract(into, before[each.name].ravel(), out=into)
         at += each.size
     return values
+
+
+def _checks(layout: Layout, form: Form) -> NDArray:
+    """The known values: spread over the clip, but off its ends, so that none is cut."""
+    return np.linspace(-0.9 * form.clip, 0.9 * form.clip, form.checks).astype(layout.dtype)
 
 
 def _put(vector: NDArray, at: int, values: NDArray, weight: int, form: Form, what: str) -> int:

@@ -50,13 +50,18 @@ class Site:
     classes: tuple[int | float | str, ...]
 
     def describe(self) -> dict[str, Any]:
-        """For the coordinator: names and counts, no values of features."""
+        """For the coordinator: names, no values of features."""
         x = self.rows.x
         return {
             "features": list(self.rows.features),
             "shape": list(x.shape[1:]),
             "dtype": "uint8" if x.dtype == np.uint8 else "float32",
             "classes": list(self.classes),
+        }
+
+    def counts(self) -> dict[str, int]:
+        """How many rows there are, and on the two sides of the split."""
+        return {
             "rows": len(self.rows),
             "train_rows": len(self.train),
             "validation_rows": len(self.validation),

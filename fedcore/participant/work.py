@@ -16,7 +16,7 @@ from fedcore.jobs.job import LocalTraining
 from fedcore.jobs.participant import Participant
 from fedcore.jobs.request import TrainRequest
 from fedcore.learning.training import choose_device, evaluate, load_arrays, resident_model, take_arrays, train
-from fedcore.participant.site import Ready, open_site, ready_site
+from fedcore.participant.site import Ready, Site, open_site, ready_site
 from fedcore.participant.store import load_state, save_state
 from strategies.base import EXTRA, ClientHalf, split
 from strategies.registry import resolve
@@ -26,10 +26,14 @@ LAYERS = {"policy": "on", "disclosure": "off", "privacy": "off"}
 
 
 def prepare(participant: Participant, request: TrainRequest, message: Message) -> Message:
-    """Describe the rows; with `standardize: federated`, release each feature's sum and sum of squares."""
+    """Describe the rows; with `standardize: federated`, release each feature's sum and sum of squares.
+
+    Where counts are hidden, neither they nor the sums are told here: `totals` gives them to a protected sum.
+    """
     site = open_site(participant, request)
     about = {
         **site.describe(),
+        **({} if request.counts_hidden else site.counts()),
         "name": participant.name,
         "layers": {
             "evidence": participant.evidence,
@@ -38,12 +42,27 @@ def prepare(participant: Participant, request: TrainRequest, message: Message) -
         },
     }
     content = RecordDict({"site": ConfigRecord({"about": json.dumps(about)})})
-    if getattr(request.task, "standardize", "none") == "federated":
-        if site.rows.x.ndim != 2:
-            raise DataError("standardize: federated is for numeric columns; images need standardize: none")
-        sums, squares = site.moments()
+    if (moments := _moments(site, request)) and not request.counts_hidden:
+        sums, squares = moments
         content["moments"] = MetricRecord({"rows": len(site.train), "sums": sums, "squares": squares})
     return Message(content, reply_to=message)
+
+
+def totals(participant: Participant, request: TrainRequest, message: Message) -> Message:
+    """What goes into the protected sum in front of round 1: counts, and moments with `standardize: federated`."""
+    site = open_site(participant, request)
+    arrays = {name: np.array(count, np.float64) for name, count in site.counts().items()}
+    if moments := _moments(site, request):
+        arrays["sums"], arrays["squares"] = map(np.array, moments)
+    return Message(RecordDict({"arrays": array_record(arrays)}), reply_to=message)
+
+
+def _moments(site: Site, request: TrainRequest) -> tuple[list[float], list[float]] | None:
+    if getattr(request.task, "standardize", "none") != "federated":
+        return None
+    if site.rows.x.ndim != 2:
+        raise DataError("standardize: federated is for numeric columns; images need standardize: none")
+    return site.moments()
 
 
 def train_round(participant: Participant, request: TrainRequest, message: Message) -> Message:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
@@ -97,18 +98,30 @@ class FramedChannel:
             data: Any contiguous bytes, of any length. They are copied before this returns.
 
         Raises:
-            PeerLost: The other party is gone, or took nothing for `settings.silence` seconds.
+            PeerLost: The other party is gone, or took nothing for `settings.room` seconds.
+        """
+        self.send_pieces(step, [data])
+
+    def send_pieces(self, step: str, pieces: Sequence[Data]) -> None:
+        """Send one message that does not lie in one piece, without putting it together first.
+
+        Args:
+            step: As for `send`.
+            pieces: Each as for `send`; they follow one another.
+
+        Raises:
+            PeerLost: As `send`.
         """
         check_step(step)
-        message = contents(data)
+        message = [contents(piece) for piece in pieces]
         with self._sending:
             self._refuse_when_over(step)
             for head, part in split(self._session, step, self._next_out, message, self.settings.part):
-                frame = b"".join((head, part))
+                frame = b"".join((head, *part))
                 self._put(frame, step)
                 self._next_out += 1
                 self._sent = self._sent.plus(frame_bytes=len(frame))
-            self._sent = self._sent.plus(messages=1, bytes_=message.nbytes)
+            self._sent = self._sent.plus(messages=1, bytes_=sum(piece.nbytes for piece in message))
 
     def recv(
         self, step: str, *, size: int | None = None, limit: int | None = None, deadline: float | None = None
@@ -228,12 +241,13 @@ class FramedChannel:
 
     def _put(self, frame: bytes, step: str) -> None:
         try:
-            self.link.put(frame, time.monotonic() + self.settings.silence)
+            self.link.put(frame, time.monotonic() + self.settings.room_within)
         except (Ended, Refused) as error:
             raise self._lost(str(error), step) from None
         except TimeoutError:
             raise self._lost(
-                f"took nothing of what was sent for {self.settings.silence:g} s; it may be sending too", step
+                f"took nothing of what was sent for {self.settings.room_within:g} s; it may be sending too",
+                step,
             ) from None
 
     def _get(self, step: str, until: float | None) -> bytes:

@@ -22,7 +22,7 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from crypto.errors import ProtocolError
@@ -96,22 +96,31 @@ def header(session: bytes, step: str, number: int, total: int, part: int, *, las
 
 
 def split(
-    session: bytes, step: str, first: int, message: memoryview, size: int
-) -> Iterator[tuple[bytes, memoryview]]:
+    session: bytes, step: str, first: int, message: Sequence[memoryview], size: int
+) -> Iterator[tuple[bytes, list[memoryview]]]:
     """The frames of a message, each as its header and its part, without a copy of the message.
 
     Args:
         session: 16 bytes.
         step: A name that `check_step` lets pass.
         first: Number of the first of them.
-        message: Contiguous bytes.
+        message: Contiguous bytes, in one piece or in several that follow one another.
         size: Bytes of the message in each frame but the last.
     """
-    total = message.nbytes
-    for number, start in enumerate(range(0, max(total, 1), size), first):
-        part = message[start : start + size]
-        last = start + size >= total
-        yield header(session, step, number, total, part.nbytes, last=last), part
+    left = total = sum(piece.nbytes for piece in message)
+    part: list[memoryview] = []
+    room, number = size, first
+    for piece in message:
+        rest = piece
+        while rest.nbytes:
+            part.append(rest[:room])
+            rest, room = rest[room:], room - part[-1].nbytes
+            if room == 0:
+                left -= size
+                yield header(session, step, number, total, size, last=left == 0), part
+                part, room, number = [], size, number + 1
+    if part or not total:
+        yield header(session, step, number, total, size - room, last=True), part
 
 
 def parse(raw: bytes | memoryview, step: str) -> Frame:

@@ -28,6 +28,7 @@ class Settings:
             receive never wait for each other as long as their messages have at most `part * window` bytes.
         silence: Seconds without a frame after which the other party counts as lost although its machine answers.
         linger: Seconds that `close` waits for the other party, which may be computing, to take what was sent.
+        room: Seconds that what is sent waits for room before the other party counts as lost; `silence` when None.
         keepalive: Seconds without traffic after which the other machine is asked whether it is there.
         answer: Seconds it has to answer. A party that vanished is noticed after `keepalive + answer`.
     """
@@ -38,14 +39,20 @@ class Settings:
     linger: float = 600.0
     keepalive: float = 3.0
     answer: float = 4.0
+    room: float | None = None
+
+    @property
+    def room_within(self) -> float:
+        """Seconds that what is sent waits for room."""
+        return self.silence if self.room is None else self.room
 
     def __post_init__(self) -> None:
         if not 1 <= self.part <= MAX_PART:
             raise ValueError(f"part is {self.part} bytes; allowed: 1 to {MAX_PART}")
         if self.window < 1:
             raise ValueError(f"window is {self.window} frames; allowed: at least 1")
-        for name in ("silence", "linger", "keepalive", "answer"):
-            if not getattr(self, name) > 0:
+        for name in ("silence", "linger", "keepalive", "answer", "room"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)} s; allowed: more than 0")
 
 

@@ -11,7 +11,8 @@ The head is JSON:
     config    [name, value]     also text, booleans, lists of them, and bytes as {"bytes": [offset, length]}
 
 What is behind an offset follows on what is behind the one before it, padded to 64 bytes, so that the receiver uses an
-array where it came to lie. The values of numpy arrays travel as they stand in memory, in row-major order and in the
+array where it came to lie. There is one way to write a message down but for the order of keys and spaces in the head;
+what has a key too many or one twice, or a byte in the body that no entry names, is refused. The values of numpy arrays travel as they stand in memory, in row-major order and in the
 byte order that their dtype names; an array of another kind (`stype`) as the bytes that Flower would send. Nothing is
 pickled, and no array of Python objects is taken.
 """
@@ -20,15 +21,18 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, Metadata, MetricRecord, RecordDict
 
-from crypto.channel import Channel
 from crypto.errors import ProtocolError
 from fedcore.flower import array_record, message_of
+
+if TYPE_CHECKING:
+    from fedcore.peer.channel import FramedChannel
 
 VERSION = 1
 STEP = "message"
@@ -41,6 +45,11 @@ _ALIGN = 64
 _NUMPY = "numpy.ndarray"
 _KINDS: dict[str, type] = {"arrays": ArrayRecord, "metrics": MetricRecord, "config": ConfigRecord}
 _RECORD = {kind: name for name, kind in _KINDS.items()}
+_HEAD = {"version", "metadata", "error", "body", "content"}
+# Not all that NumPy would read: a dtype as it names it itself, of numbers or booleans.
+_DTYPE = re.compile(r"[<>|][biufc]\d{1,2}")
+_WIRE_INTEGERS = range(-(2**63), 2**64)
+"""What Flower's own wire format carries."""
 _METADATA: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("run_id", "src_node_id", "dst_node_id"), (int,)),
     **dict.fromkeys(("message_id", "reply_to_message_id", "group_id", "message_type"), (str,)),
@@ -49,8 +58,8 @@ _METADATA: dict[str, tuple[type, ...]] = {
 }
 
 
-def send(channel: Channel, message: Message) -> None:
-    """Send a message, of which the arrays may be shared with others.
+def send(channel: FramedChannel, message: Message) -> None:
+    """Send a message, of which the arrays may be shared with others; one at a time over one channel.
 
     Args:
         channel: To whom.
@@ -60,12 +69,24 @@ def send(channel: Channel, message: Message) -> None:
         PeerLost: The other side is gone.
         ValueError: It holds an array of Python objects, or what is no record of Flower's.
     """
-    head, parts = encode(message)
+    send_encoded(channel, *encode(message))
+
+
+def send_encoded(channel: FramedChannel, head: bytes, parts: list[memoryview]) -> None:
+    """Send what `encode` gave.
+
+    Args:
+        channel: To whom.
+        head, parts: As it gave them.
+
+    Raises:
+        PeerLost: The other side is gone.
+    """
     channel.send(STEP, head)
-    channel.send(STEP, joined(parts))
+    channel.send_pieces(STEP, parts)
 
 
-def receive(channel: Channel) -> Message:
+def receive(channel: FramedChannel) -> Message:
     """The next message.
 
     Raises:
@@ -77,10 +98,13 @@ def receive(channel: Channel) -> Message:
 
 
 def encode(message: Message) -> tuple[bytes, list[memoryview]]:
-    """The head, and what the body consists of.
+    """The head, and the pieces that are the body when they follow one another.
 
     Args:
         message: As for `send`.
+
+    Raises:
+        ValueError: As `send`.
     """
     body = _Body()
     content = []
@@ -102,17 +126,13 @@ def encode(message: Message) -> tuple[bytes, list[memoryview]]:
         "body": body.length,
         "content": content,
     }
-    return json.dumps(told, separators=(",", ":")).encode(), body.parts
-
-
-def joined(parts: list[memoryview]) -> memoryview:
-    """The body as one piece, each part at its place."""
-    whole = np.zeros(sum(_padded(part.nbytes) for part in parts), np.uint8)
-    at = 0
-    for part in parts:
-        whole[at : at + part.nbytes] = np.frombuffer(part, np.uint8)
-        at += _padded(part.nbytes)
-    return whole.data
+    head = json.dumps(told, separators=(",", ":")).encode()
+    if len(head) > HEAD_LIMIT or body.length > BODY_LIMIT:
+        raise ValueError(
+            f"the message has a head of {len(head)} and a body of {body.length} bytes; allowed are {HEAD_LIMIT} and "
+            f"{BODY_LIMIT}: send long lists of numbers as an array"
+        )
+    return head, body.parts
 
 
 def parse(raw: bytes) -> dict[str, Any]:
@@ -122,17 +142,19 @@ def parse(raw: bytes) -> dict[str, Any]:
         ProtocolError: It is none.
     """
     try:
-        head = json.loads(raw)
+        head = json.loads(raw, object_pairs_hook=_once)
         version = head["version"]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ProtocolError("what came is not the head of a message", step=STEP) from None
-    if version != VERSION:
+    if type(version) is not int or version != VERSION:
         raise ProtocolError(
             f"a message of version {str(version)[:20]} came, this side's version is {VERSION}; install the same "
             "version of fedcore at both",
             step=STEP,
         )
-    length = head.get("body")
+    if set(head) != _HEAD:
+        raise ProtocolError("what came is not the head of a message: its keys are others", step=STEP)
+    length = head["body"]
     if type(length) is not int or not 0 <= length <= BODY_LIMIT:
         raise ProtocolError(
             f"a message's body has 0 to {BODY_LIMIT} bytes, this one's head says otherwise", step=STEP
@@ -147,22 +169,25 @@ def decode(head: dict[str, Any], body: memoryview) -> Message:
         ProtocolError: They do not fit together.
     """
     try:
-        metadata = {name: _of(head["metadata"][name], *kinds) for name, kinds in _METADATA.items()}
-        error = head["error"]
-        if error is not None:
-            code, reason = error
-            return message_of(Metadata(**metadata), error=Error(_of(code, int), _of(reason, str)))
+        if set(head["metadata"]) != set(_METADATA):
+            raise ValueError
+        metadata = {name: _number(_of(head["metadata"][name], *kinds)) for name, kinds in _METADATA.items()}
         taken = _Taken(body)
         content: dict[str, Any] = {}
-        for name, kind, entries in head["content"]:
+        for name, kind, entries in map(_list, _list(head["content"])):
             # A name that stands twice would hide a record from whoever looked at the first.
             if name in content:
                 raise ValueError
             content[_of(name, str)] = taken.record(kind, entries)
         if taken.at != body.nbytes:
             raise ValueError
-        return message_of(Metadata(**metadata), content=RecordDict(content))
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        if head["error"] is None:
+            return message_of(Metadata(**metadata), content=RecordDict(content))
+        code, reason = _list(head["error"])
+        if content:
+            raise ValueError
+        return message_of(Metadata(**metadata), error=Error(_of(code, int), _of(reason, str)))
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
         # What Flower's records say of a wrong value may quote it.
         raise ProtocolError("a message's head and body do not fit together", step=STEP) from None
 
@@ -177,7 +202,9 @@ class _Body:
     def put(self, part: memoryview) -> list[int]:
         place = [self.length, part.nbytes]
         self.parts.append(part)
-        self.length += _padded(part.nbytes)
+        if rest := -part.nbytes % _ALIGN:
+            self.parts.append(memoryview(bytes(rest)))
+        self.length += part.nbytes + rest
         return place
 
     def array(self, name: str, array: Array) -> list[Any]:
@@ -215,7 +242,7 @@ class _Taken:
         return self.body[offset:end]
 
     def record(self, kind: str, entries: list[list[Any]]) -> Any:
-        names = [_of(entry[0], str) for entry in entries]
+        names = [_of(entry[0], str) for entry in map(_list, _list(entries))]
         if len(set(names)) != len(names):
             raise ValueError
         if kind == "arrays":
@@ -225,15 +252,17 @@ class _Taken:
 
     def arrays(self, entries: list[list[Any]]) -> ArrayRecord:
         found: dict[str, Any] = {}
-        for name, dtype, shape, stype, *place in entries:
-            raw = self.take(*place)
-            sizes = tuple(_of(size, int) for size in shape)
+        for name, dtype, shape, stype, offset, length in entries:
+            raw = self.take(offset, length)
+            sizes = tuple(_of(size, int) for size in _list(shape))
+            if min(sizes, default=0) < 0:
+                raise ValueError
             if _of(stype, str) != _NUMPY:
                 found[name] = Array(_of(dtype, str), sizes, stype, bytes(raw))
                 continue
-            kind = np.dtype(_of(dtype, str))
-            if kind.kind not in "biufc" or min(sizes, default=0) < 0:
+            if not _DTYPE.fullmatch(dtype):
                 raise ValueError
+            kind = np.dtype(dtype)
             if math.prod(sizes) * kind.itemsize != raw.nbytes:
                 raise ValueError
             found[name] = np.frombuffer(raw, kind).reshape(sizes)
@@ -246,15 +275,37 @@ class _Taken:
         return ordered
 
     def value(self, value: Any) -> Any:
+        return [self.scalar(each) for each in value] if isinstance(value, list) else self.scalar(value)
+
+    def scalar(self, value: Any) -> Any:
         if isinstance(value, dict):
-            return bytes(self.take(*value["bytes"]))
-        if isinstance(value, list):
-            return [self.value(each) for each in value]
-        return value
+            if set(value) != {"bytes"}:
+                raise ValueError
+            offset, length = _list(value["bytes"])
+            return bytes(self.take(offset, length))
+        return _number(value)
 
 
 def _padded(length: int) -> int:
     return -(-length // _ALIGN) * _ALIGN
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, int) and value not in _WIRE_INTEGERS:
+        raise ValueError
+    return value
+
+
+def _list(value: Any) -> Any:
+    # A text or an object could be unpacked too.
+    return _of(value, list)
 
 
 def _of(value: Any, *kinds: type) -> Any:

@@ -9,7 +9,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from crypto.secagg.keys import Authenticator
+from crypto.signatures import Authenticator
 from fedcore.errors import IdentityError
 from fedcore.trust.identity import KEY_TYPE, Identity, public_blob
 

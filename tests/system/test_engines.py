@@ -99,12 +99,12 @@ def test_three_engines_give_the_same_metrics_and_the_same_model(
     assert left[told["run"], 2] == arrived[0]["sha256"]
 
 
-def held_job(study: Study, **settings: Any) -> Path:
-    """A job in which the first site (32 rows in one batch) waits while gate.hold exists."""
-    gate = study.folder / "gate"
+def held_job(study: Study, after: int = 0, **settings: Any) -> Path:
+    """A job in which the first site (32 rows in one batch) waits while gate.hold exists, after so many steps."""
+    held = f"{{gate: {study.folder / 'gate'}, rows: 32, after: {after}}}"
     return write_job(
         study.folder,
-        task=f"{{use: 'tests.system.slow_task:Held', target: y, with: {{gate: {gate}, rows: 32}}}}",
+        task=f"{{use: 'tests.system.slow_task:Held', target: y, with: {held}}}",
         local="{lr: 0.1, batch_size: 100}",
         **settings,
     )
@@ -120,23 +120,22 @@ def clear_gate(study: Study) -> None:
         file.unlink()
 
 
-def test_a_participant_killed_in_training_is_lost_and_the_others_finish(
+@pytest.mark.slow
+def test_a_participant_killed_in_training_is_lost_over_plain_messages_and_the_others_finish(
     study: Study, federation: LoadedFederation
 ) -> None:
-    study.job = held_job(study, rounds=2, deadline=45, evaluation="{every: 2}")
+    """Over sessions it is asked again: `test_sessions.py`."""
+    study.job = held_job(study, rounds=2, deadline=30, evaluation="{every: 2}")
     (study.folder / "gate.hold").touch()
     folder = study.folder / "killed"
-    process = start(
-        "run",
-        study.job,
-        "--federation",
-        study.federation,
-        "--engine",
-        "deployment",
-        "--folder",
-        folder,
-        "--json",
+    plain = study.folder / "plain.yaml"
+    address = federation.spec.coordinator.address
+    plain.write_text(
+        study.federation.read_text().replace(f'"{address}"', f'"{address}", data_port: "off"', 1)
     )
+    assert load_federation(plain).spec.coordinator.data_port == "off"
+    words = ("--engine", "deployment", "--folder", folder, "--json")
+    process = start("run", study.job, "--federation", plain, *words)
     pid = wait_for(lambda: waiting_pid(study), 120)
     clear_gate(study)
     psutil.Process(pid).send_signal(signal.SIGKILL)
@@ -153,27 +152,22 @@ def test_a_participant_killed_in_training_is_lost_and_the_others_finish(
 
 
 def test_ctrl_c_stops_a_deployed_run_and_it_resumes(study: Study, federation: LoadedFederation) -> None:
-    study.job = held_job(study, rounds=2, deadline=90, evaluation="{every: 2}")
-    folder = study.folder / "interrupted"
     clear_gate(study)
-    process = start(
-        "run",
-        study.job,
-        "--federation",
-        study.federation,
-        "--engine",
-        "deployment",
-        "--folder",
-        folder,
-        "--json",
-    )
-    wait_for(lambda: (folder / "checkpoints" / "round-0001").exists(), 120)
+    study.job = held_job(study, after=1, rounds=2, deadline=90, evaluation="{every: 2}")
+    folder = study.folder / "interrupted"
     (study.folder / "gate.hold").touch()
+    words = ("--engine", "deployment", "--folder", folder, "--json")
+    process = start("run", study.job, "--federation", study.federation, *words)
+    # Its process took its one step in round 1.
+    working = psutil.Process(wait_for(lambda: waiting_pid(study), 120))
+    assert (folder / "checkpoints" / "round-0001").exists()
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
-    clear_gate(study)
     assert process.returncode == 130, out + err
     assert result(folder)["status"] == "interrupted"
+    # What was being computed for the run is given up too, though nothing opened the gate.
+    wait_for(lambda: not working.is_running() or working.status() == psutil.STATUS_ZOMBIE, 30)
+    clear_gate(study)
     code, out, err = fedcore("resume", folder, "--json", timeout=300)
     assert code == 0, out + err
     assert [r["round"] for r in json.loads(out)["rounds"]] == [1, 2]

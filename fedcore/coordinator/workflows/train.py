@@ -25,7 +25,7 @@ from fedcore.coordinator.grids.mean import EXAMPLES, MeanGrid, mean_metrics, wit
 from fedcore.coordinator.grids.secure import SecureAggregationGrid
 from fedcore.coordinator.model import Model
 from fedcore.coordinator.prepare import Agreement, prepare, wait_for_nodes
-from fedcore.coordinator.workflows.protection import check_summable, secure_grid
+from fedcore.coordinator.workflows.protection import add_totals, check_size, check_summable, secure_grid
 from fedcore.coordinator.workflows.settings import GRACE, Settings
 from fedcore.errors import JobError, ProtocolFailed, RunInterrupted
 from fedcore.flower import NDArray, array_record, ndarrays
@@ -57,12 +57,14 @@ class Outcome:
 
     Args:
         arrays: The model to keep: the best by `stop.metric`, else the last.
+        totals: How the numbers of rows were summed, where each participant's is hidden.
     """
 
     arrays: dict[str, NDArray]
     progress: Progress
     agreement: Agreement
     baselines: dict[str, Any] | None = None
+    totals: dict[str, Any] | None = None
 
 
 def run_train(job: TrainJob, grid: Grid, settings: Settings) -> Outcome:
@@ -95,16 +97,21 @@ def run_train(job: TrainJob, grid: Grid, settings: Settings) -> Outcome:
     )
     for warning in agreement.warnings:
         log.warning("%s", warning)
-    evidence.rows = {name: site["train_rows"] for name, site in agreement.sites.items()}
+    evidence.rows = {
+        name: site["train_rows"] for name, site in agreement.sites.items() if "train_rows" in site
+    }
     cohort = CohortGrid(evidence, agreement.members, job.participants.min, job.deadline)
+    top: Layer = MeanGrid(cohort) if settings.stream and entry.summable else _Listed(cohort)
+    totals = None
+    if job.protection.on:
+        cohort.request = request_for(job, settings.run, len(agreement.members), None)
+        top, totals = _protected(job, cohort, evidence, agreement, settings)
     schema = agreement.schema
     cohort.request = request_for(job, settings.run, len(agreement.members), schema.as_dict())
-    top: Layer = MeanGrid(cohort) if settings.stream and entry.summable else _Listed(cohort)
-    if job.protection.on:
-        top = secure_grid(job, cohort, evidence, agreement, settings)
     model = Model(job, schema)
     if stored is None or progress is None:
         arrays = model.initial_arrays()
+        check_size(job, arrays)
         progress = Progress(schema.as_dict(), list(arrays))
     else:
         checkpoints.restore_strategy_state(strategy, stored.strategy)
@@ -121,7 +128,19 @@ def run_train(job: TrainJob, grid: Grid, settings: Settings) -> Outcome:
         baselines = measure_baselines(
             job, settings.participants, cohort, evidence, model, kept, progress.rounds[:last]
         )
-    return Outcome(kept, progress, agreement, baselines)
+    return Outcome(kept, progress, agreement, baselines, totals)
+
+
+def _protected(
+    job: TrainJob, cohort: CohortGrid, evidence: EvidenceGrid, agreement: Agreement, settings: Settings
+) -> tuple[SecureAggregationGrid, dict[str, Any] | None]:
+    """The grid that sums, once the numbers of rows are known that its words must hold; and how these were summed."""
+    top = secure_grid(job, cohort, evidence, agreement, settings)
+    if job.protection.secure_aggregation.examples == "clear":
+        return top, None
+    told = add_totals(job, cohort, evidence, agreement, settings, top)
+    top.largest_weight = agreement.most_examples
+    return top, told
 
 
 def make_strategy(job: TrainJob) -> tuple[Entry, Strategy]:

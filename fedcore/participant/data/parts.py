@@ -106,7 +106,7 @@ def _codes(values: pa.ChunkedArray | None) -> tuple[Indices, int]:
 
     if values is None:
         raise DataError("dealing by a column needs that column")
-    if pa.types.is_boolean(values.type):
+    if pa.types.is_boolean(values.type) or pa.types.is_null(values.type):
         values = values.cast(pa.int8())
     try:
         encoded = values.combine_chunks().dictionary_encode(null_encoding="mask")

@@ -32,7 +32,7 @@ from crypto.errors import ProtocolError
 from crypto.psi import parameters, star
 from crypto.psi.items import ItemRules
 from crypto.psi.planted import check_back, planted
-from crypto.psi.zero_sharing import Authenticator
+from crypto.signatures import Authenticator
 from fedcore.errors import DataError, JobError, ProtocolFailed, did_you_mean
 from fedcore.participant.intersection.costs import CompileClock, Phases, peak_memory
 from fedcore.participant.intersection.keys import Read, Watch, keeping, read_keys

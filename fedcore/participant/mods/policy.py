@@ -96,11 +96,18 @@ def _check_protection(participant: Participant, request: TrainRequest) -> None:
     ]
     if own.adversary == "active" != asked.adversary:
         lacking.append(f"adversary is {asked.adversary}, active is required")
+    if not _named(asked.protocol, own.protocols):
+        lacking.append(f"protocol is {asked.protocol}, allowed are {_listed(own.protocols)}")
     if lacking:
         raise PolicyRefused(
             f"the job's secure aggregation protects less than this site requires: {'; '.join(lacking)} "
             "(policy.secure_aggregation)"
         )
+    from fedcore.participant.mods.protocols.base import needs
+
+    missing = needs(asked.protocol)
+    if missing is not None:
+        raise JobError(f"the site cannot take part in protection.secure_aggregation: {missing}")
 
 
 def _check_row_id(participant: Participant, request: TrainRequest) -> None:

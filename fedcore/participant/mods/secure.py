@@ -1,38 +1,45 @@
-"""The layer that lets an update out under masks only, of which the coordinator learns the sum (`crypto.secagg`).
+"""The layer that lets an update out under masks or encryption only, so that the coordinator learns sums.
 
 In any Flower `ClientApp`:
 
     app = ClientApp(mods=[secure_aggregation_mod])
 
 It answers the protocol's own messages without the task. Of a train or evaluate message it lets the task run, and
-sends its arrays, metrics and number of examples as one masked vector; nothing else of the task's reply leaves. What
-it assumes of the cohort is the participant's own: a coordinator that asks for less is refused.
+sends its arrays, metrics and number of examples as one protected vector; nothing else of the task's reply leaves.
+So it does with the arrays of a reply that goes into an exact sum (`sums`). What the coordinator said that the vector
+depends on is bound to it (`made_of`): no sum is opened over vectors that were made of different models.
+The coordinator names the protocol (`protocols`, one file each); what the participant requires of it and assumes of
+the cohort is its own: a coordinator that asks for less is refused.
 
 Between messages its secrets stand in the node's context, which Flower keeps at the node.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from crypto.errors import ProtocolError
 from crypto.secagg.graph import Assumptions
-from crypto.secagg.keys import Authenticator
-from crypto.secagg.participant import Participant
+from crypto.signatures import Authenticator
 from fedcore.errors import FedcoreError, IdentityError, JobError, PolicyRefused, ProtocolFailed
-from fedcore.flower import array_record, arrays_in, error_reply, metrics_in, ndarrays
+from fedcore.flower import array_record, arrays_in, digest_of, error_reply, metrics_in, ndarrays
 from fedcore.jobs.participant import Participant as Site
-from fedcore.jobs.request import SECURE
+from fedcore.jobs.request import SECURE, TOTALS
 from fedcore.participant.meeting import identity_of
-from fedcore.participant.protected import MASKED, Form, pack
+from fedcore.participant.mods.protocols.base import ACTIVE, PROTOCOLS, STEP, Agreed, Driver, Told, needs
+from fedcore.participant.mods.protocols.secagg import Masks
+from fedcore.participant.mods.protocols.shared_key import SharedKey
+from fedcore.participant.mods.protocols.threshold import Threshold
+from fedcore.participant.protected import MASKED, Form, Layout, pack
+from fedcore.participant.sums import SumForm, SumLayout, pack_sums
 from fedcore.trust.signing import authenticator
 
 STATE = "fedcore.secure"
@@ -40,16 +47,12 @@ STATE = "fedcore.secure"
 KEPT = 3
 """Sessions of which the secrets are kept."""
 PROTECTED = ("train", "evaluate")
-STEP = "secure aggregation"
-
-Told = dict[str, Any]
-"""What a reply carries."""
 
 # A message that was given up may still be worked on while the next one is answered; the state goes one way only.
 _locks: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
 # What `restore` would make of a state again, for a process that answers the next message too. Taken out while in use,
 # so that what a failed step left half done is not met again.
-_live: OrderedDict[tuple[int, bytes], tuple[bytes, Participant]] = OrderedDict()
+_live: OrderedDict[tuple[int, bytes], tuple[bytes, Driver]] = OrderedDict()
 _MOST_LIVE = 4096
 
 
@@ -62,12 +65,16 @@ class Own:
         assumptions: The weakest it takes part under.
         authenticator: Of its identity and the pinned ones; None where the coordinator is trusted with keys.
         plain: Whether it answers a train or evaluate message that is not protected.
+        protocols: That it takes part in.
+        personal: Whether it takes part where each participant is sent another model or other settings.
     """
 
     name: str
     assumptions: Assumptions = field(default_factory=Assumptions)
     authenticator: Authenticator | None = None
     plain: bool = False
+    protocols: tuple[str, ...] = PROTOCOLS
+    personal: bool = False
 
 
 def secure_aggregation(own: Callable[[Message, Context], Own]) -> Mod:
@@ -81,7 +88,7 @@ def secure_aggregation(own: Callable[[Message, Context], Own]) -> Mod:
         mine = own(message, context)
         record = message.content.get(SECURE)
         if not isinstance(record, ConfigRecord):
-            if message.metadata.message_type.split(".")[0] in PROTECTED and not mine.plain:
+            if _protected(message) and not mine.plain:
                 raise PolicyRefused(
                     "the message is not protected, and this participant answers train and evaluate messages under "
                     "secure aggregation only",
@@ -132,21 +139,13 @@ class _Asked:
     def answer(self) -> Told:
         """Of every stage but `masked`."""
         if self.stage == "keys":
-            return self._reply(self._enter())
+            return self.reply({"message": self._enter()})
         me = self.participant()
-        if self.stage == "roster":
-            me.meet(self.body)
-            reply = self._reply(b"", shares=me.shares(self.number))
-        elif self.stage == "shares":
-            return self._reply(b"", shares=me.shares(self.number))
-        elif self.stage == "confirm":
-            reply = self._reply(me.confirm(self.body))
-        elif self.stage == "reveal":
-            reply = self._reply(me.reveal(self.body))
-        else:
+        told = me.answer(self.stage, self.number, self.body, self.about)
+        if told is None:
             raise JobError(f"secure aggregation has no stage {self.stage!r} here", step=STEP)
         self.keep(me)
-        return reply
+        return self.reply(told)
 
     def held(self) -> ConfigRecord:
         """The states of all sessions, of which this is one.
@@ -162,16 +161,17 @@ class _Asked:
             )
         return held
 
-    def participant(self) -> Participant:
+    def participant(self) -> Driver:
         """As it was after the last message of this session."""
         held, name = self.held(), self.session.hex()
         kept = _live.pop((self.context.node_id, self.session), None)
         if kept is not None and kept[0] == held[name]:
             return kept[1]
-        assumptions = Assumptions(**json.loads(str(held[f"{name} assumptions"])))
-        return Participant.restore(bytes(held[name]), assumptions, self.own.authenticator)  # type: ignore[arg-type]
+        agreed = Agreed.from_json(str(held[f"{name} agreed"]))
+        saved: bytes = held[name]  # type: ignore[assignment]
+        return _driver(agreed.protocol).restore(saved, agreed, self.own.authenticator)
 
-    def keep(self, me: Participant, assumptions: Assumptions | None = None) -> None:
+    def keep(self, me: Driver, agreed: Agreed | None = None) -> None:
         """Put the participant's state into the node's context; the oldest sessions are forgotten."""
         held = self.context.state.get(STATE)
         kept = dict(held) if isinstance(held, ConfigRecord) else {}
@@ -182,68 +182,122 @@ class _Asked:
         _live[self.context.node_id, self.session] = saved, me
         while len(_live) > _MOST_LIVE:
             _live.popitem(last=False)
-        if assumptions is not None:
-            kept[f"{name} assumptions"] = json.dumps(asdict(assumptions))
-        sessions = [each for each in kept if not each.endswith(" assumptions")]
+        if agreed is not None:
+            kept[f"{name} agreed"] = agreed.to_json()
+        sessions = [each for each in kept if not each.endswith(" agreed")]
         for old in sessions[:-KEPT]:
-            del kept[old], kept[f"{old} assumptions"]
+            del kept[old], kept[f"{old} agreed"]
         self.context.state[STATE] = ConfigRecord(kept)
 
     def _enter(self) -> bytes:
         held = self.context.state.get(STATE)
         if isinstance(held, ConfigRecord) and self.session.hex() in held:
             raise ProtocolFailed("this session was entered before; each has a name of its own", step=STEP)
-        try:
-            asked = Assumptions(**json.loads(self.about))
-        except (ValueError, TypeError) as error:
-            raise JobError(f"the coordinator's assumptions cannot be used: {error}", step=STEP) from error
-        lacking = weaker(asked, self.own.assumptions)
+        agreed = Agreed.from_json(self.about)
+        lacking = weaker(agreed.assumptions, self.own.assumptions) or _unfit(agreed, self.own)
         if lacking is not None:
             raise PolicyRefused(
                 f"secure aggregation as the coordinator asks for it protects less than this participant requires: "
                 f"{lacking} (policy.secure_aggregation)",
                 step=STEP,
             )
-        me = Participant(self.own.name, self.session, asked, self.own.authenticator)
-        self.keep(me, asked)
+        missing = needs(agreed.protocol)
+        if missing is not None:
+            raise JobError(missing, step=STEP)
+        me = _driver(agreed.protocol).enter(self.own.name, self.session, agreed, self.own.authenticator)
+        self.keep(me, agreed)
         return me.advert()
 
-    def _reply(self, body: bytes, **more: str | bytes) -> Told:
-        return {"stage": self.stage, "message": body, **more}
+    def reply(self, told: Told) -> Told:
+        """What the record of the reply holds."""
+        return {"stage": self.stage, **told}
+
+
+def _unfit(agreed: Agreed, own: Own) -> str | None:
+    """What is wrong with a protocol for a participant."""
+    if agreed.protocol not in own.protocols:
+        return f"protocol is {agreed.protocol}, allowed are {', '.join(own.protocols)}"
+    if agreed.assumptions.adversary == "active" and agreed.protocol not in ACTIVE:
+        return f"{agreed.protocol} holds against a coordinator that follows it only; {', '.join(ACTIVE)} hold against any"
+    return None
+
+
+_DRIVERS: dict[str, type[Driver]] = {
+    "secagg+": Masks,
+    "threshold": Threshold,
+    "ckks": SharedKey,
+    "paillier": SharedKey,
+}
+
+
+def _driver(protocol: str) -> type[Driver]:
+    """The participant's half of a protocol."""
+    return _DRIVERS[protocol]
 
 
 def _masked(asked: _Asked, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-    """Let the task run, and put its vector under masks."""
-    if message.metadata.message_type.split(".")[0] not in PROTECTED:
+    """Let the task run, and protect its vector."""
+    if not _protected(message):
         raise JobError(f"a message of type {message.metadata.message_type} is not masked", step=STEP)
-    form = Form.from_json(asked.about)
+    form: Form | SumForm = SumForm.from_json(asked.about) or Form.from_json(asked.about)
+    same = isinstance(form, SumForm) or form.changes
+    if not same and not asked.own.personal:
+        raise PolicyRefused(
+            "each participant is sent another model or other settings, with which a coordinator could single one out; "
+            "this participant takes part only where all are sent the same (policy.secure_aggregation, personal)",
+            step=STEP,
+        )
     # Before the work, so that it is not done in vain; and again after it, since it takes its time.
     asked.held()
     before = {
         name: value for record in arrays_in(message.content) for name, value in ndarrays(record).items()
     }
     del message.content[SECURE]
+    made_of = _made_of(message, asked.about, same)
     reply = call_next(message, context)
     if reply.has_error():
         return reply
     arrays, metrics = arrays_in(reply.content), metrics_in(reply.content)
-    if len(arrays) > 1 or len(metrics) != 1:
+    wanted = 0 if isinstance(form, SumForm) else 1
+    if len(arrays) > 1 or len(metrics) != wanted:
         raise JobError(
             f"the reply has {len(arrays)} records of arrays and {len(metrics)} of metrics; under secure aggregation "
-            "at most one and exactly one are expected",
+            f"at most one and exactly {wanted} are expected",
             step=STEP,
         )
-    vector, layout = pack(ndarrays(arrays[0]) if arrays else {}, before, metrics[0], form)
+    told_arrays = ndarrays(arrays[0]) if arrays else {}
+    layout: Layout | SumLayout
+    if isinstance(form, SumForm):
+        vector, layout = pack_sums(told_arrays, form)
+    else:
+        vector, layout = pack(told_arrays, before, metrics[0], form)
     with _locks[context.node_id]:
         me = asked.participant()
-        me.begin(asked.body)
-        body = me.mask(vector)
-        shares = me.shares(asked.number + 1)
+        hidden, told = me.protect(asked.number, asked.body, vector, form, made_of)
         asked.keep(me)
-    told = asked._reply(body, shares=shares, about=layout.to_json())
-    return Message(
-        RecordDict({MASKED: array_record({MASKED: vector}), SECURE: ConfigRecord(told)}), reply_to=message
-    )
+    record = ConfigRecord(asked.reply({**told, "about": layout.to_json()}))
+    return Message(RecordDict({MASKED: array_record({MASKED: hidden}), SECURE: record}), reply_to=message)
+
+
+def _protected(message: Message) -> bool:
+    """Whether a message asks for what leaves under protection only."""
+    kind = message.metadata.message_type
+    return kind == TOTALS or kind.split(".")[0] in PROTECTED
+
+
+def _made_of(message: Message, about: str, same: bool) -> bytes:
+    """Digest of what a vector is made of, 32 bytes: the form; and where all are sent the same, everything else."""
+    state = hashlib.sha256(b"fedcore made of 1")
+    told = [about, message.metadata.message_type]
+    if same:
+        told.append(digest_of(message.content))
+        for name, record in sorted(message.content.items()):
+            if isinstance(record, ConfigRecord):
+                told += [name, *(f"{key}={value!r}" for key, value in sorted(record.items()))]
+    for text in told:
+        raw = text.encode()
+        state.update(len(raw).to_bytes(8, "little") + raw)
+    return state.digest()
 
 
 def own_of(participant: Site, signed: bool) -> Own:
@@ -275,7 +329,8 @@ def own_of(participant: Site, signed: bool) -> Own:
             )
         pins = {name: peer.public_key for name, peer in peers.items()}
         signs = authenticator(identity_of(participant), pins)
-    return Own(participant.name, assumptions, signs)
+    protocols = PROTOCOLS if policy.protocols == "any" else policy.protocols
+    return Own(participant.name, assumptions, signs, protocols=protocols, personal=policy.personal)
 
 
 def _anyone(message: Message, context: Context) -> Own:

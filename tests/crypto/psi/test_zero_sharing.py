@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crypto.errors import ProtocolError
-from crypto.psi.zero_sharing import MOST_SIGNATURE, Authenticator, OwnKey, Shares, new_key, signed_bytes
+from crypto.psi.zero_sharing import OwnKey, Shares, new_key, signed_bytes
+from crypto.signatures import MOST_SIGNATURE, Authenticator
 from tests.crypto.psi.sets import blocks, random_items
 from tests.crypto.psi.star_parties import byte_statistic
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from crypto.errors import ProtocolError
-from crypto.rlwe import decryption, encryption, keys, layout, noise, ring
+from crypto.rlwe import decryption, encryption, keys, layout, messages, noise, ring
 from crypto.rlwe.parameters import KEY_WIDTH, PRIMES, Q
 from tests.crypto.rlwe.joint import SEED, Stream, joint, opened, vectors
 from tests.crypto.rlwe.plain import lifted
@@ -249,3 +249,60 @@ def test_setup_seeds_are_not_shared_between_keys() -> None:
     context = encryption.Context(key, PLAN, b"round 1")
     with pytest.raises(ValueError, match="not the one this key"):
         decryption.partial_decryption(SHARES[0], context, ASKED, decryption.Answers())
+
+
+# ---- several openings --------------------------------------------------------------------------------------
+
+
+def test_a_sum_is_opened_by_others_when_a_holder_does_not_answer() -> None:
+    key, shares = joint(5, 3, 4)
+    context = encryption.Context(key, layout.layout(20, 1000, 4), b"round", openings=3)
+    values = vectors(context.plan, 4)
+    total = encryption.add(context, [encryption.encrypt(context, each) for each in values])
+    wanted = sum(values)
+    answers = [decryption.Answers() for _ in shares]
+    for opening, active in enumerate([(1, 2, 3), (1, 2, 4), (2, 4, 5)]):
+        asked = decryption.request(context, decryption.key_part(total, opening), active)
+        told = [decryption.partial_decryption(shares[i - 1], context, asked, answers[i - 1]) for i in active]
+        np.testing.assert_array_equal(decryption.decrypt(context, total, asked, told), wanted)
+        # Once for each opening.
+        with pytest.raises(ProtocolError, match="opened before"):
+            decryption.partial_decryption(shares[active[0] - 1], context, asked, answers[active[0] - 1])
+    assert len(answers[1].seen) == 3
+
+
+def test_answers_for_one_opening_do_not_open_another() -> None:
+    key, shares = joint(3, 2, 3)
+    context = encryption.Context(key, layout.layout(20, 1000, 3), b"round", openings=2)
+    total = encryption.add(context, [encryption.encrypt(context, each) for each in vectors(context.plan, 3)])
+    first, second = (decryption.request(context, decryption.key_part(total, n), (1, 2)) for n in (0, 1))
+    assert first.context == context.digest != second.context == context.opening(1)
+    told = [decryption.partial_decryption(shares[i], context, first, decryption.Answers()) for i in (0, 1)]
+    with pytest.raises(ProtocolError, match="another request"):
+        decryption.decrypt(context, total, second, told)
+    mixed = dataclasses.replace(first, context=second.context)
+    with pytest.raises(ProtocolError, match="another sum"):
+        decryption.decrypt(context, total, mixed, told)
+
+
+def test_messages_of_several_openings_are_longer_and_told_apart() -> None:
+    key, _ = joint(3, 2, 3)
+    plan = layout.layout(20, 1000, 3)
+    one, two = (encryption.Context(key, plan, b"round", openings=n) for n in (1, 2))
+    made = encryption.encrypt(two, vectors(plan, 1)[0])
+    raw = messages.write_ciphertext(made)
+    assert len(raw) == messages.ciphertext_bytes(two) == messages.ciphertext_bytes(one) + 2 * messages.ELEMENT
+    assert messages.write_ciphertext(messages.read_ciphertext(raw, two)) == raw
+    with pytest.raises(ProtocolError, match="bytes came"):
+        messages.read_ciphertext(raw, one)
+    with pytest.raises(ProtocolError, match="another key, layout or round"):
+        encryption.add(one, [made])
+    part = messages.write_key_part(decryption.key_part(made, 1))
+    assert messages.read_key_part(part, two, 1).context == two.opening(1)
+    with pytest.raises(ProtocolError, match="opening"):
+        messages.read_key_part(part, two, 0)
+    for number in (-1, 2):
+        with pytest.raises(ValueError, match="counted from 0"):
+            two.opening(number)
+    with pytest.raises(ValueError, match="from 1 to 8"):
+        encryption.Context(key, plan, b"round", openings=9)

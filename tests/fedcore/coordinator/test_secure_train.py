@@ -101,7 +101,9 @@ def test_the_record_says_what_was_protected_and_what_it_cost(five: Study) -> Non
     run = five.run()
     first, second = run.json["rounds"]
     account = first["protection"]["train"]
-    assert list(account["stages"]) == ["keys", "roster", "masked", "confirm", "reveal"]
+    before = run.json["prepare"]
+    assert list(before["protection"]["stages"]) == ["keys", "roster", "masked", "confirm", "reveal"]
+    assert list(account["stages"]) == list(second["protection"]["train"]["stages"])
     assert list(second["protection"]["train"]["stages"]) == ["masked", "confirm", "reveal"]
     assert account["summed"] == 5 and account["dropped"] == {} and account["failed"] == ""
     assert account["stages"]["masked"]["up"] > account["stages"]["reveal"]["up"] > 0
@@ -122,7 +124,9 @@ def test_the_logs_of_site_and_coordinator_tell_the_stages_and_the_same_masked_by
     run = five.run()
     log = list(evidence.read(run.folder / "evidence" / "coordinator.jsonl"))
     stages = [e["stage"] for e in log if e.get("party") == "site-0" and e["step"] == "train round 1"]
-    assert stages == ["keys", "roster", "masked", "confirm", "reveal"]
+    assert stages == ["masked", "confirm", "reveal"]
+    before = [e["stage"] for e in log if e.get("party") == "site-0" and e["step"] == "totals"]
+    assert before == ["keys", "roster", *stages]
     masked = {
         e["party"]: e["sha256"] for e in log if e.get("stage") == "masked" and e["step"] == "train round 1"
     }
@@ -204,8 +208,33 @@ def test_a_run_goes_on_after_its_checkpoint_with_new_keys(
         with pytest.raises(RunInterrupted):
             five.run()
     resume(five.folder / "run")
-    rounds = json.loads((five.folder / "run" / "result.json").read_text())["rounds"]
-    assert ["keys" in round_["protection"]["train"]["stages"] for round_ in rounds] == [True, False, True]
+    told = json.loads((five.folder / "run" / "result.json").read_text())
+    assert "keys" in told["prepare"]["protection"]["stages"]
+    assert [one["protection"]["train"]["summed"] for one in told["rounds"]] == [5, 5, 5]
+
+
+@pytest.mark.parametrize("scaled", ["federated", "none"])
+def test_no_site_tells_its_number_of_rows_and_the_result_is_the_same(five: Study, scaled: str) -> None:
+    task = f"{{use: tabular-classifier, target: y, model: mlp, hidden: [8], standardize: {scaled}}}"
+    plain, masked = both(five, task=task, rounds=1)
+    told = masked.json
+    assert all(site["rows"] is site["train_rows"] is None for site in told["participants"])
+    assert told["prepare"]["totals"]["rows"] == sum(site["rows"] for site in plain.json["participants"])
+    one, other = (json.loads((run.folder / "model.json").read_text())["schema"] for run in (plain, masked))
+    assert bool(one["mean"]) == (scaled == "federated")
+    for what in ("mean", "scale"):
+        np.testing.assert_allclose(other[what], one[what], rtol=1e-12)
+    logs = "".join(file.read_text() for file in masked.folder.rglob("*.json*"))
+    for site in plain.json["participants"]:
+        assert f'"rows": {site["rows"]}' not in logs and f'"train_rows": {site["train_rows"]}' not in logs
+
+
+def test_a_job_may_have_each_site_tell_its_number_of_rows(five: Study) -> None:
+    clear = "{secure_aggregation: {protocol: secagg+, examples: clear}}"
+    five.job = write_job(five.folder, protection=clear, rounds=1)
+    told = five.run().json
+    assert [site["rows"] for site in told["participants"]] == [40, 50, 60, 70, 80]
+    assert "totals" not in told["prepare"]
 
 
 # ---- refused before round 1 ----------------------------------------------------------------------------------

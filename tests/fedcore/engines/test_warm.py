@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
 import stat
@@ -52,7 +54,7 @@ def go(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, go: Path) -> Iterator[Path]:
+def host(tmp_path: Path, go: Path) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
     place = tmp_path / ("deep" * 30) / "commands"
     place.mkdir(parents=True, mode=0o700)
     process = subprocess.Popen(
@@ -62,10 +64,16 @@ def folder(tmp_path: Path, go: Path) -> Iterator[Path]:
     )
     try:
         wait_for(lambda: (place / SOCKET).exists())
-        yield place
+        yield place, process
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+@pytest.fixture
+def folder(host: tuple[Path, subprocess.Popen[bytes]]) -> Path:
+    return host[0]
 
 
 def wait_for(condition: object, seconds: float = 10.0) -> None:
@@ -88,8 +96,6 @@ def ask(folder: Path, *words: str, **environment: str) -> subprocess.CompletedPr
 
 
 def told(done: subprocess.CompletedProcess[str]) -> dict[str, object]:
-    import json
-
     found: dict[str, object] = json.loads(done.stdout)
     return found
 
@@ -125,22 +131,41 @@ def test_no_zombie_is_left(folder: Path) -> None:
 
 def test_fork_ends_soon_after_the_process_that_asked_for_it(folder: Path, tmp_path: Path) -> None:
     parent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    with (tmp_path / "out").open("w") as out:
+    fork = sleeping(folder, tmp_path / "out", "--parent-pid", str(parent.pid))
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: ended(fork))
+
+
+def test_fork_that_belongs_to_no_message_ends_soon_after_the_host(
+    host: tuple[Path, subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    folder, process = host
+    fork = sleeping(folder, tmp_path / "out")
+    # The host alone: nothing reaches the fork but its own watch.
+    process.kill()
+    process.wait()
+    wait_for(lambda: ended(fork))
+
+
+def sleeping(folder: Path, output: Path, *words: str) -> psutil.Process:
+    """A fork that would go on for a minute."""
+    with output.open("w") as out:
         subprocess.run(
-            ["/bin/sh", "-c", client_command(folder), "x", "sleep", "--parent-pid", str(parent.pid)],
+            ["/bin/sh", "-c", client_command(folder), "x", "sleep", *words],
             stdout=out,
             stderr=out,
             check=True,
             timeout=20,
         )
-    wait_for(lambda: "pid" in (tmp_path / "out").read_text())
-    import json
+    wait_for(lambda: "pid" in output.read_text())
+    fork = psutil.Process(json.loads(output.read_text().splitlines()[0])["pid"])
+    assert not ended(fork)
+    return fork
 
-    fork = psutil.Process(json.loads((tmp_path / "out").read_text().splitlines()[0])["pid"])
-    assert fork.is_running()
-    parent.kill()
-    parent.wait()
-    wait_for(lambda: not fork.is_running() or fork.status() == psutil.STATUS_ZOMBIE)
+
+def ended(fork: psutil.Process) -> bool:
+    return not fork.is_running() or fork.status() == psutil.STATUS_ZOMBIE
 
 
 def test_socket_is_for_its_owner_only(folder: Path) -> None:

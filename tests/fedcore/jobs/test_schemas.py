@@ -179,3 +179,23 @@ def test_settings_that_cannot_mean_anything_are_refused(changes: dict[str, Any],
     }
     with pytest.raises(ValidationError, match=said):
         TrainJob.model_validate(job)
+
+
+@pytest.mark.parametrize("written", ["auto", "off", 1, 9444, 65535])
+def test_data_port_is_a_port_or_a_word(written: Any) -> None:
+    assert Coordinator(data_port=written).data_port == written
+
+
+@pytest.mark.parametrize("written", [0, -1, 65536, True, False, 1.5, "9444", "on", "", None, [9444]])
+def test_what_is_no_data_port_is_refused(written: Any) -> None:
+    with pytest.raises(ValidationError):
+        Coordinator(data_port=written)
+
+
+def test_data_port_is_nobody_elses() -> None:
+    with pytest.raises(ValidationError, match="data_port is 8443, the port of address"):
+        Coordinator(address="centre.example:8443", data_port=8443)
+    told = {"name": "f", "participants": ["a.yaml"], "relay": {"address": "centre.example:9000"}}
+    assert Federation(**told, coordinator={"data_port": 9001})
+    with pytest.raises(ValidationError, match=r"data_port is 9000, the port of relay\.address"):
+        Federation(**told, coordinator={"data_port": 9000})

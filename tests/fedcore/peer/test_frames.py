@@ -36,13 +36,19 @@ def test_a_bad_vector_is_refused_with_the_step_and_the_reason(one) -> None:
 
 
 @settings(deadline=None)
-@given(step=STEPS, message=st.binary(max_size=300), size=st.integers(1, 100), first=st.integers(0, 2**40))
-@example(step="x", message=b"", size=1, first=0)
-@example(step="x", message=b"1234", size=2, first=0)
-def test_what_was_split_is_the_message(step, message, size, first) -> None:
-    frames = [
-        parse(head + bytes(part), step) for head, part in split(ID, step, first, memoryview(message), size)
-    ]
+@given(
+    step=STEPS,
+    pieces=st.lists(st.binary(max_size=150), max_size=4),
+    size=st.integers(1, 100),
+    first=st.integers(0, 2**40),
+)
+@example(step="x", pieces=[b""], size=1, first=0)
+@example(step="x", pieces=[b"1234"], size=2, first=0)
+@example(step="x", pieces=[b"123", b"", b"4"], size=2, first=0)
+def test_what_was_split_is_the_message(step, pieces, size, first) -> None:
+    message = b"".join(pieces)
+    views = [memoryview(piece) for piece in pieces]
+    frames = [parse(b"".join((head, *part)), step) for head, part in split(ID, step, first, views, size)]
     assert b"".join(bytes(frame.part) for frame in frames) == message
     assert [frame.number for frame in frames] == list(range(first, first + len(frames)))
     assert [frame.last for frame in frames] == [False] * (len(frames) - 1) + [True]
@@ -101,7 +107,15 @@ def test_a_step_without_a_proper_name_is_refused(name) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"part": 0}, {"part": MAX_PART + 1}, {"window": 0}, {"silence": 0.0}, {"answer": float("nan")}]
+    "wrong",
+    [
+        {"part": 0},
+        {"part": MAX_PART + 1},
+        {"window": 0},
+        {"silence": 0.0},
+        {"answer": float("nan")},
+        {"room": 0.0},
+    ],
 )
 def test_settings_that_cannot_work_are_refused(wrong) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} is"):

@@ -9,12 +9,18 @@ import numpy as np
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from crypto.secagg.graph import Assumptions
 from fedcore.coordinator.grids.layer import Layer
 from fedcore.coordinator.grids.secure import SecureAggregationGrid
 from fedcore.engines.embedded import FIRST_NODE, EmbeddedGrid, Node
 from fedcore.flower import array_record
 from fedcore.jobs.request import SECURE
-from fedcore.participant.mods.secure import secure_aggregation_mod
+from fedcore.participant.mods.secure import Own, secure_aggregation, secure_aggregation_mod
+
+PROTOCOLS = ("secagg+", "threshold", "ckks", "paillier")
+CURIOUS = Assumptions(adversary="curious")
+curious_mod = secure_aggregation(lambda message, context: Own(str(context.node_id), CURIOUS))
+"""Of participants that trust the coordinator to follow the protocol."""
 
 SHAPES: dict[str, tuple[int, ...]] = {"w": (7, 5), "b": (5,), "bn.running_var": (5,), "count": ()}
 
@@ -87,7 +93,8 @@ class Seen(Layer):
 
     Args:
         grid: The engine's.
-        lost: (stage, exchange, node) whose message never arrives; exchanges of a stage count from 1.
+        lost: (stage, exchange, node) whose message never arrives; exchanges of a stage count from 1, and node 0 is the
+            first that is asked in it.
     """
 
     def __init__(self, grid: EmbeddedGrid, lost: Iterable[tuple[str, int, int]] = ()) -> None:
@@ -103,13 +110,21 @@ class Seen(Layer):
         stage = _stage(asked[0].content) if asked else ""
         self.stages.append(stage)
         nth = self.stages.count(stage)
-        self.engine.down = {node for name, n, node in self.lost if (name, n) == (stage, nth)}
+        self.engine.down = {
+            node or asked[0].metadata.dst_node_id for name, n, node in self.lost if (name, n) == (stage, nth)
+        }
         for reply in self.engine.stream(asked, timeout):
             if reply.has_content():
                 self.change(stage, reply)
                 self.replies.append((stage, reply.metadata.src_node_id, reply.content))
             yield reply
         self.engine.down = set()
+
+
+def sealed(below: Layer | EmbeddedGrid, protocol: str, **options: Any) -> SecureAggregationGrid:
+    """A protocol over participants with `curious_mod`, with a short key where there is a choice."""
+    settings: dict[str, Any] = {"assumptions": CURIOUS, "key_bits": 2048, **options}
+    return SecureAggregationGrid(below, protocol=protocol, **settings)  # type: ignore[arg-type]
 
 
 def _stage(content: RecordDict) -> str:

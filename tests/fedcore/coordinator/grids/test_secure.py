@@ -13,7 +13,9 @@ from crypto.secagg.graph import Assumptions
 from fedcore.coordinator.grids.secure import SecureAggregationGrid
 from fedcore.engines.embedded import FIRST_NODE
 from fedcore.flower import array_record, ndarrays
+from fedcore.participant.mods.secure import Own, secure_aggregation
 from tests.fedcore.coordinator.grids.secure_apps import (
+    CURIOUS,
     Seen,
     engine,
     evaluated,
@@ -23,8 +25,6 @@ from tests.fedcore.coordinator.grids.secure_apps import (
     plain_mean,
     trained,
 )
-
-CURIOUS = Assumptions(adversary="curious", corrupt=0.2)
 
 
 def holds(reply: Message | None, indices: range | list[int], grid: SecureAggregationGrid) -> None:
@@ -258,7 +258,7 @@ def test_what_is_changed_on_the_way_counts_as_not_sent() -> None:
     below.change = shorten
     grid = SecureAggregationGrid(below, refused=lambda name, why: refused.append((name, why)))
     holds(one(grid, messages(nodes=7)), [0, 2, 3, 4, 5, 6], grid)
-    assert refused[0][0] == str(FIRST_NODE + 1) and "other arrays" in refused[0][1]
+    assert refused[0][0] == str(FIRST_NODE + 1) and "words, expected are" in refused[0][1]
 
 
 def test_a_wrong_share_is_found_and_its_participant_named() -> None:
@@ -285,16 +285,30 @@ def test_values_beyond_the_clip_are_cut_and_counted() -> None:
     assert np.abs(change).max() <= 0.5 + 1e-6
 
 
-def test_participants_that_are_sent_different_models_are_averaged_as_they_stand() -> None:
+def different(what: str) -> list[Message]:
+    """Messages of which one has another model, or another setting."""
     asked = messages()
     other = {name: value + 1 for name, value in model().items()}
     for i, message in enumerate(asked):
-        arrays = other if i == 2 else model()
+        arrays = other if what == "model" and i == 2 else model()
+        setting = 0.0 if what == "setting" and i == 2 else 0.1
         message.content = RecordDict(
-            {"arrays": array_record(arrays), "config": ConfigRecord({"server-round": 1})}
+            {"arrays": array_record(arrays), "config": ConfigRecord({"lr": setting})}
         )
-    grid = SecureAggregationGrid(engine(5), clip=64)
-    reply = one(grid, asked)
+    return asked
+
+
+@pytest.mark.parametrize("what", ["model", "setting"])
+def test_participants_that_are_sent_something_else_than_the_others_refuse(what: str) -> None:
+    grid = SecureAggregationGrid(engine(5))
+    assert one(grid, different(what)) is None
+    assert grid.account.stages["masked"]["answered"] == 0
+
+
+def test_participants_that_allow_it_are_averaged_as_they_stand_when_their_models_differ() -> None:
+    personal = secure_aggregation(lambda message, context: Own(str(context.node_id), personal=True))
+    grid = SecureAggregationGrid(engine(5, mods=[personal]), clip=64)
+    reply = one(grid, different("model"))
     assert reply is not None
     plain, _ = plain_mean(range(5))
     np.testing.assert_allclose(

@@ -19,6 +19,7 @@ from fedcore.errors import FedcoreError, IdentityError, JobError, PolicyRefused,
 from fedcore.flower import array_record, enter_process, ndarrays, stamp
 from fedcore.jobs.request import SECURE
 from fedcore.participant.mods import secure
+from fedcore.participant.mods.protocols.base import PROTOCOLS
 from fedcore.participant.mods.secure import KEPT, STATE, Own, own_of, secure_aggregation, weaker
 from fedcore.participant.protected import MASKED, Form
 from fedcore.trust.identity import new_identity
@@ -201,6 +202,40 @@ def test_assumptions_that_are_none_are_refused(about: str) -> None:
         return
     with pytest.raises(FedcoreError, match="assumptions"):
         Cohort().ask(1, "keys", about=about)
+
+
+@pytest.mark.parametrize(
+    ("about", "kind", "word"),
+    [
+        ({"protocol": "threshold"}, PolicyRefused, "allowed are secagg"),
+        (
+            {"protocol": "ckks", "adversary": "curious"},
+            PolicyRefused,
+            "adversary is curious, active is required",
+        ),
+        ({"protocol": "ckks", "adversary": "active"}, PolicyRefused, "follows it only"),
+        ({"protocol": "plain"}, JobError, "'plain'; this participant has secagg"),
+        ({"protocol": ["ckks"]}, JobError, "this participant has"),
+        ({"key_bits": 1024}, JobError, "1024 bits; from 2048"),
+        ({"key_bits": 10**6}, JobError, "from 2048"),
+        ({"key_bits": "3072"}, JobError, "from 2048"),
+    ],
+)
+def test_a_protocol_that_is_not_allowed_or_unknown_is_refused(
+    about: dict[str, Any], kind: type[FedcoreError], word: str
+) -> None:
+    them = Cohort()
+    allowed = ("secagg+",) if about.get("protocol") == "threshold" else PROTOCOLS
+    them.mod = secure_aggregation(lambda message, context: Own(str(context.node_id), protocols=allowed))
+    with pytest.raises(kind, match=word):
+        them.ask(1, "keys", about=json.dumps(asdict(Assumptions()) | about))
+    assert STATE not in them.contexts[1].state
+
+
+def test_a_missing_package_is_told_with_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secure, "needs", lambda protocol: f"{protocol} needs a package; pip install it")
+    with pytest.raises(JobError, match="pip install it"):
+        Cohort().ask(1, "keys", about=json.dumps(asdict(Assumptions())))
 
 
 def test_an_unknown_stage_and_a_record_that_is_none_are_refused() -> None:
