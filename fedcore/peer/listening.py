@@ -28,6 +28,7 @@ class _Expected:
     session: str
     peer: Peer
     arrived: Callable[[GrpcChannel], bool]
+    welcome: Callable[[], bool]
     shut: Callable[[], None]
 
 
@@ -80,6 +81,8 @@ class Hall:
         session: str,
         peer: Peer,
         arrived: Callable[[GrpcChannel], bool],
+        *,
+        welcome: Callable[[], bool] = lambda: True,
         shut: Callable[[], None] = lambda: None,
     ) -> None:
         """Let a party in, as often as it comes.
@@ -87,10 +90,11 @@ class Hall:
         Args:
             session: Its name, which nobody else is told.
             peer: Who may come, with the key that is pinned.
-            arrived: Told each channel to it, in a thread of its own; False turns it away.
+            arrived: Told each channel to it, in a thread of its own; False ends it.
+            welcome: Asked before that, and before the other side hears that it is in; False turns it away.
             shut: Called when a channel has ended.
         """
-        self._expected[session_id(session).hex()] = _Expected(session, peer, arrived, shut)
+        self._expected[session_id(session).hex()] = _Expected(session, peer, arrived, welcome, shut)
 
     def forget(self, session: str) -> None:
         """Let nobody into a session any more; a channel that is there stays."""
@@ -136,13 +140,16 @@ class Hall:
         channel = GrpcChannel(
             link, session=expected.session, peer=expected.peer.name, settings=self._settings
         )
-        if not expected.arrived(channel):
+        if not expected.welcome():
             self._refuse(
                 context, grpc.StatusCode.ALREADY_EXISTS, "a connection of this session is there already"
             )
         context.add_callback(lambda: link.outgoing.end(Ended("vanished or ended the connection"), drop=True))
         context.send_initial_metadata(((JOINED, "1"),))
         link.read_in_thread(requests)
+        # Last: whoever is told may end the channel at once, and the other side must have heard that it was there.
+        if not expected.arrived(channel):
+            link.abort()
         return link.frames()
 
     def _refuse(self, context: Any, code: grpc.StatusCode, why: str) -> None:
@@ -174,17 +181,26 @@ class Listener:
         self._linger = (settings or Settings()).linger
         self._lock = threading.Lock()
         self._arrived = threading.Event()
+        self._taken = False
         self._channel: GrpcChannel | None = None
         self._hall = Hall(address, identity=identity, peers=[peer], settings=settings)
         self.address = self._hall.address
         # Lets the call's last words out; it has none when it was cancelled.
-        self._hall.expect(session, peer, self._take, lambda: self._hall.close(self._linger))
+        self._hall.expect(
+            session,
+            peer,
+            self._take,
+            welcome=self._first,
+            shut=lambda: self._hall.close(self._linger),
+        )
+
+    def _first(self) -> bool:
+        with self._lock:
+            first, self._taken = not self._taken, True
+            return first
 
     def _take(self, channel: GrpcChannel) -> bool:
-        with self._lock:
-            if self._channel is not None:
-                return False
-            self._channel = channel
+        self._channel = channel
         self._arrived.set()
         return True
 

@@ -257,6 +257,24 @@ def test_a_party_that_is_silent_for_too_long_is_lost_both_ways() -> None:
     assert other.link.incoming.highest == 1
 
 
+def test_one_that_takes_nothing_is_lost_though_it_may_be_silent_for_long() -> None:
+    one, other = pair(part=1, window=1, silence=60, room=0.05)
+    with pytest.raises(PeerLost, match=r"took nothing of what was sent for 0\.05 s"):
+        one.send("x", b"123")
+    with pytest.raises(PeerLost):
+        other.recv("y", size=1)
+
+
+def test_pieces_arrive_as_one_message() -> None:
+    one, other = pair(part=3, window=8)
+    one.send_pieces("x", [b"12", np.arange(2, dtype="<u2"), b"", memoryview(b"567")])
+    one.send_pieces("x", [])
+    assert bytes(other.recv("x", size=9)) == b"12\x00\x00\x01\x00567"
+    assert bytes(other.recv("x", size=0)) == b""
+    sent = one.counters.sent
+    assert (sent.messages, sent.bytes) == (2, 9) and sent.frame_bytes == other.counters.received.frame_bytes
+
+
 def test_a_queue_that_ended_gives_what_it_holds_and_then_the_first_reason() -> None:
     queue = FrameQueue(2)
     queue.put(b"1", None)

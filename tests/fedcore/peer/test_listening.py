@@ -122,10 +122,17 @@ def test_a_party_may_come_again_and_gets_a_new_channel(waiting) -> None:
 
 
 def test_who_is_turned_away_has_no_channel(waiting) -> None:
-    waiting.expect("for bert", BERT)
-    waiting.welcome = False
+    waiting.hall.expect("for bert", as_peer(BERT), lambda channel: True, welcome=lambda: False)
     with pytest.raises(PeerLost, match="there already"):
         waiting.connect(BERT, "for bert", deadline=0.5)
+
+
+def test_a_channel_that_nobody_takes_is_ended(waiting) -> None:
+    waiting.expect("for bert", BERT)
+    waiting.welcome = False
+    bert = waiting.connect(BERT, "for bert")
+    with pytest.raises(PeerLost):
+        bert.recv("x", size=1)
 
 
 def test_more_connections_than_allowed_are_not_served() -> None:
