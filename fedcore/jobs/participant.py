@@ -62,7 +62,8 @@ class Aggregated(Strict):
         corrupt: Share of the participants that may work together with the coordinator.
         adversary: `active`: it holds against a coordinator that says anything to anybody; `curious`: against one that
             follows the protocol, which is all that `ckks` and `paillier` do.
-        protocols: That may be used, or `any`.
+        protocols: That may be used, or `any`. Numbers of rows are summed under `secagg+` whatever the protocol (see
+            `examples` in the job), so that it belongs in the list.
         personal: Whether it takes part where the coordinator sends each participant another model or other settings,
             with which it could single one out.
     """
