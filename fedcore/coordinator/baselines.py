@@ -10,7 +10,6 @@ from flwr.app import ConfigRecord, Message, RecordDict
 
 from fedcore.coordinator.grids.cohort import CohortGrid
 from fedcore.coordinator.grids.evidence import EvidenceGrid
-from fedcore.coordinator.grids.mean import EXAMPLES, MetricMean
 from fedcore.coordinator.model import Model
 from fedcore.errors import JobError
 from fedcore.flower import NDArray, array_record, arrays_in, metrics_in, ndarrays
@@ -18,6 +17,7 @@ from fedcore.jobs.job import TrainJob
 from fedcore.jobs.participant import Participant
 from fedcore.learning.examples import Examples
 from fedcore.learning.training import load_arrays, take_arrays, train
+from fedcore.participant.means import EXAMPLES, MetricMean
 from fedcore.participant.site import ready_site
 
 CENTRAL = "central data"
