@@ -48,7 +48,9 @@ HUB_LINKS = (
     "wuhu qingyang", "guian wuhu", "wuhu chengdu",
 )  # fmt: skip
 DETOUR = 1.3
-ROLE = Aggregator(ingress_mbit_s=10_000, merge_mb_s=1000, cost=0.02, kwh=0.003, security=4, attested=("measured_boot",))
+ROLE = Aggregator(
+    ingress_mbit_s=10_000, merge_mb_s=1000, cost=0.02, kwh=0.003, security=4, attested=("measured_boot",)
+)
 ASSUMED = (
     "aggregators: 10 Gbit/s in, 1,000 MB/s added up, 0.02 CNY and 0.003 kWh for a round, level 4",
     "latency: 5 us for a km of fibre and 0.05 ms for the ends of a link",
@@ -65,7 +67,10 @@ def chinanet() -> TopologyFile:
 
     places = {
         city: Place(
-            region, "HK" if region == "Hong Kong" else "CN", FACTORS.get(region), ROLE if region in FACTORS else None
+            region,
+            "HK" if region == "Hong Kong" else "CN",
+            FACTORS.get(region),
+            ROLE if region in FACTORS else None,
         )
         for city, region in PROVINCES.items()
     }
@@ -76,9 +81,13 @@ def chinanet() -> TopologyFile:
         otherwise=Place("", "CN", None),
         mbit_s=100_000,
         about="38 cities and 62 links of the Chinanet backbone; names and positions as in the source",
-        source="map: TopoHub 1.5.1, topozoo/Chinanet, after the Internet Topology Zoo (Knight et al. 2011); " + CARBON,
+        source="map: TopoHub 1.5.1, topozoo/Chinanet, after the Internet Topology Zoo (Knight et al. 2011); "
+        + CARBON,
         licence="MIT (TopoHub)",
-        assumptions=(*ASSUMED, "links: 100 Gbit/s each, lengths as in the source, where Hong Kong stands in Sichuan"),
+        assumptions=(
+            *ASSUMED,
+            "links: 100 Gbit/s each, lengths as in the source, where Hong Kong stands in Sichuan",
+        ),
     )
 
 

@@ -20,6 +20,7 @@ BENCHMARKS = {
     "channel": [],
     "psi": ["--table", "--peer", "spu", "--repeats", "1"],
     "secure_aggregation": ["--participants", "100", "--parameters", "1000000", "--dropout", "0.1"],
+    "placement": ["--instances", "20", "--largest", "5"],
 }
 
 

@@ -52,9 +52,8 @@ def vectors(given: Any, report: Report, parts: list[str]) -> None:
     }
     chosen: dict[str, Any] = {part: sides[part] for part in parts}
     try:
-        import tenseal
+        import tenseal  # noqa: F401
 
-        report.settings["tenseal"] = tenseal.__version__
         chosen[TENSEAL] = _tenseal
     except ImportError:
         report.absent["TenSEAL"] = "the package tenseal is not installed; pip install 'fedcore[ckks]'"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -40,17 +43,9 @@ def training_round(given: Any, report: Report) -> None:
     folder = WORK / "secure-round"
     shutil.rmtree(folder, ignore_errors=True)
     write_study(folder)
-
-    def side(protection: str) -> Any:
-        def run(number: int) -> Taken:
-            progress(f"round: {SIDES[protection]}, run {number + 1}", given.json)
-            return rounds(folder, protection, number)
-
-        return run
-
-    # The first run of a process imports, and compiles what was never compiled.
-    side("secagg+")(-1)
-    measured = alternate({protection: side(protection) for protection in SIDES}, given.repeats)
+    # A fresh process, in which nothing of the other parts is left.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:
+        measured = apart.submit(in_turns, folder, given.repeats, ROUNDS, given.json).result()
     found = {}
     for protection, name in SIDES.items():
         taken = [one for run in measured[protection] for one in run]
@@ -75,6 +70,21 @@ def training_round(given: Any, report: Report) -> None:
     )
 
 
+def in_turns(folder: Path, repeats: int, count: int, as_json: bool) -> dict[str, list[Taken]]:
+    """Runs of both sides, in this process."""
+
+    def side(protection: str) -> Callable[[int], Taken]:
+        def run(number: int) -> Taken:
+            progress(f"round: {SIDES[protection]}, run {number + 1}", as_json)
+            return rounds(folder, protection, number, count)
+
+        return run
+
+    # The first run of a process imports, and compiles what was never compiled.
+    side("secagg+")(-1)
+    return alternate({protection: side(protection) for protection in SIDES}, repeats)
+
+
 def write_study(folder: Path) -> None:
     """Rows and federation."""
     import pyarrow as pa
@@ -86,7 +96,7 @@ def write_study(folder: Path) -> None:
     (folder / "federation.yaml").write_text(FEDERATION.format(count=PARTICIPANTS))
 
 
-def rounds(folder: Path, protection: str, number: int) -> Taken:
+def rounds(folder: Path, protection: str, number: int, count: int) -> Taken:
     """Run the job."""
     from fedcore.coordinator.watch import Silent
     from fedcore.engines.run import run
@@ -100,7 +110,7 @@ def rounds(folder: Path, protection: str, number: int) -> Taken:
     watcher = Clock()
     watcher.cpu = []
     job = folder / f"{protection}-{number}.yaml"
-    job.write_text(JOB.format(rounds=ROUNDS, central=DIGITS / "central.parquet", protection=protection))
+    job.write_text(JOB.format(rounds=count, central=DIGITS / "central.parquet", protection=protection))
     ended = run(job, folder / "federation.yaml", folder=_run(folder, protection, number), watcher=watcher)
     walls = [one["elapsed"] for one in ended.json["rounds"]]
     cpu = [after - before for before, after in zip(watcher.cpu, watcher.cpu[1:], strict=False)]

@@ -25,6 +25,7 @@ from fedcore.jobs.job import TrainJob
 from fedcore.jobs.psi import PsiJob
 from fedcore.learning.builtin import build_task
 from fedcore.learning.seeds import seeded_model
+from fedcore.network.usage_log import FILE, read_log, summary
 from fedcore.trust import evidence
 
 log = logging.getLogger("fedcore.coordinator")
@@ -81,6 +82,9 @@ def execute(job: TrainJob | PsiJob, grid: Grid, settings: Settings) -> dict[str,
             raise
         finally:
             result["seconds"] = time.monotonic() - began
+            used = _usage(settings.folder)
+            if used:
+                result["usage"] = used
             sums = protected(result)
             if sums is not None:
                 result["secure_aggregation"] = sums.as_dict()
@@ -150,6 +154,15 @@ def _intersected(job: PsiJob, outcome: PsiOutcome) -> dict[str, Any]:
     if job.reveal.coordinator == "count" and counts:
         result["intersection"] = counts[0]
     return result
+
+
+def _usage(folder: Path) -> dict[str, Any]:
+    """What each participant used; nothing where no record was made."""
+    try:
+        return summary(read_log(folder / "evidence" / FILE))
+    except FedcoreError as error:
+        log.warning("usage is not summed up: %s", error)
+        return {}
 
 
 def _describe(job: TrainJob, outcome: Outcome) -> dict[str, Any]:

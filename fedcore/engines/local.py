@@ -75,6 +75,7 @@ def run_embedded(
         digest=federation.spec.virtual is None,
         participants=people,
         resume=resume,
+        network=federation.spec.network,
     )
     # Flower's strategies narrate on the console; the run's log has it all.
     console = logging.getLogger("flwr")

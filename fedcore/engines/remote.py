@@ -39,11 +39,19 @@ def run_deployed(
     shown = Replay(events, watcher or Silent())
     shown.read = events.stat().st_size if events.exists() else 0
     before = _stamp(home)
+    network = federation.spec.network
     try:
         with deployment(federation) as running:
             write_json(home / NODES, running.nodes())
             write_json(
-                home / PEERS, {"keys": running.keys(), "relay": running.relay(), "door": door_of(federation)}
+                home / PEERS,
+                {
+                    "keys": running.keys(),
+                    "relay": running.relay(),
+                    "door": door_of(federation),
+                    "identity": str(coordinator_key(federation)),
+                    "network": network.model_dump(mode="json") if network is not None else None,
+                },
             )
             running.run(home / "job.yaml", home, resume=resume, on_poll=shown.poll)
     except KeyboardInterrupt:

@@ -15,6 +15,7 @@ from fedcore.coordinator.workflows.settings import RelayAt, Settings
 from fedcore.engines.plan import COORDINATOR
 from fedcore.engines.session import Door, SessionGrid
 from fedcore.errors import FedcoreError, JobError
+from fedcore.jobs.federation import ComputeNetwork
 from fedcore.jobs.job import parse_job
 from fedcore.peer.tls import Peer
 from fedcore.trust.identity import load_identity
@@ -57,6 +58,8 @@ def main(grid: Grid, context: Context) -> None:
         ),
         keys=pinned.get("keys", {}),
         relay=RelayAt(**pinned["relay"]) if pinned.get("relay") else None,
+        network=ComputeNetwork.model_validate(pinned["network"]) if pinned.get("network") else None,
+        identity=Path(pinned["identity"]) if pinned.get("identity") else None,
     )
     over = _sessions(grid, settings, pinned.get("door"))
     try:

@@ -233,6 +233,9 @@ class SessionGrid(Layer):
 
     def _not_opened(self, exchange: _Exchange, node: int, seat: Seat, reply: Message) -> Iterator[Message]:
         """Let Flower carry the messages of a participant that cannot be in a session; nobody's, if it is gone."""
+        if seat.joined:
+            # It came after Flower was asked for the answer, which may have been lost or have expired.
+            return
         why, message = _said(reply.error.reason), exchange.waiting.get(node)
         gone = reply.error.code == NODE_UNAVAILABLE or reply.metadata.src_node_id != node
         if self._hall is not None:

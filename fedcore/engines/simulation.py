@@ -91,6 +91,7 @@ def run_simulated(
         digest=federation.spec.virtual is None,
         participants=people,
         resume=resume,
+        network=federation.spec.network,
     )
     app = ServerApp()
     ended: dict[str, Any] = {}

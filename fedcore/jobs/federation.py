@@ -74,6 +74,18 @@ class Relay(Strict):
         return f"{self.listen}:{self.address.rsplit(':', 1)[1]}"
 
 
+class ComputeNetwork(Strict):
+    """The compute network that jobs are placed on.
+
+    Args:
+        map: File of its sites and links.
+        root: Site of the coordinator, at which aggregates end.
+    """
+
+    map: Path
+    root: Name
+
+
 class Virtual(Strict):
     """Many participants made from one data set, for simulation.
 
@@ -163,6 +175,7 @@ class Federation(Strict):
         participants: Participant files, relative to this file: all, or with engine deployment those this
             machine starts. With a roster there may be none: each site then starts itself.
         virtual: Instead of files: one data set dealt to many.
+        network: Of jobs with a `placement`.
     """
 
     name: Name
@@ -172,6 +185,7 @@ class Federation(Strict):
     roster: Path | None = None
     participants: tuple[Path, ...] = ()
     virtual: Virtual | None = None
+    network: ComputeNetwork | None = None
     embedded: EmbeddedOptions = EmbeddedOptions()
     simulation: SimulationOptions = SimulationOptions()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -283,6 +284,7 @@ class TrainJob(Strict):
         task: What is learned: a built-in task, or one of your own.
         rounds: Rounds of train and evaluate.
         deadline: Longest wait for the participants' replies in one phase, seconds.
+        placement: Policy file by which each round is placed on the federation's compute network, relative to this file.
         baselines: `local` lets each site also train alone; `pooled` trains on all rows together, which only
             the engines that hold all data on one machine can do.
         purpose: Why; a participant's policy may allow only some purposes.
@@ -302,6 +304,7 @@ class TrainJob(Strict):
     protection: Protection = Protection()
     stop: Stop | None = None
     baselines: tuple[Literal["local", "pooled"], ...] = ()
+    placement: Path | None = None
     deadline: Seconds = 600.0
     seed: int = Field(default=0, ge=0, lt=2**63)
 
@@ -316,6 +319,11 @@ class TrainJob(Strict):
             raise ValueError(
                 "baselines: local shows the model of each single site, which protection.secure_aggregation hides; leave "
                 "one of the two out"
+            )
+        if self.placement is not None and self.participants.fraction < 1:
+            raise ValueError(
+                "placement chooses who takes part in a round, so that participants.fraction must be 1; say how many in "
+                "the policy (participants.k)"
             )
         if not self.evaluation.federated and self.evaluation.central is None:
             idle = "stop" if self.stop is not None else "baselines" if self.baselines else None

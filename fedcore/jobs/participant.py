@@ -146,6 +146,8 @@ class Participant(Strict):
             of it (virtual participants of a simulation).
         peers: Other participants to which this one talks directly, by name; needed for `psi` jobs on engine
             `deployment`. The coordinator cannot put another key in the place of one that stands here.
+        nodes: Descriptor files of this participant's machines, as `fedcore network probe` writes them; what a job that
+            is placed on the compute network may use.
         output: Folder for results that stay at the site, one folder per run; `results` in the state folder
             when absent.
     """
@@ -159,4 +161,5 @@ class Participant(Strict):
     evidence: Literal["digest", "counts"] = "digest"
     peers: dict[Name, PinnedPeer] = Field(default_factory=dict)
     inbound: Inbound | None = None
+    nodes: tuple[Path, ...] = ()
     output: Path | None = None

@@ -15,6 +15,7 @@ from fedcore.jobs.request import SECURE, TOTALS, PsiRequest, Request, TrainReque
 from fedcore.participant.meeting import Meetings, OverNetwork
 from fedcore.participant.mods.evidence import evidence
 from fedcore.participant.mods.guard import guard
+from fedcore.participant.mods.metering import metering
 from fedcore.participant.mods.policy import policy, request_of
 from fedcore.participant.psi import Progress
 
@@ -34,14 +35,15 @@ def build_client_app(
         progress: Told how far a participant is, where somebody on its machine watches.
 
     Returns:
-        An app with `train`, `evaluate`, `query.prepare`, `query.totals`, `query.secure`, `query.session` and
+        An app with `train`, `evaluate`, `query.prepare`, `query.totals`, `query.nodes`, `query.secure`, `query.session` and
         `query.intersect`;
         nothing leaves but through its mods.
     """
     meet = meetings or OverNetwork()
     # On one machine the coordinator is trusted with keys anyway.
     signed = isinstance(meet, OverNetwork) and not meet.loopback
-    app = ClientApp(mods=[guard(resolve), evidence(resolve), policy(resolve), _secure(resolve, signed)])
+    layers = [guard(resolve), evidence(resolve), metering(resolve, signed), policy(resolve)]
+    app = ClientApp(mods=[*layers, _secure(resolve, signed)])
 
     # The work imports torch, so it is imported when there is work.
     @app.query("prepare")
@@ -67,6 +69,12 @@ def build_client_app(
         from fedcore.participant import work
 
         return work.totals(resolve(context), _of(message, TrainRequest), message)
+
+    @app.query("nodes")
+    def nodes(message: Message, context: Context) -> Message:
+        from fedcore.participant import nodes as network
+
+        return network.answer(resolve(context), message)
 
     @app.query("session")
     def session(message: Message, context: Context) -> Message:

@@ -237,7 +237,8 @@ class Session:
         self._sending = threading.Lock()
         self._idle = threading.Event()
         self._channel: FramedChannel | None = None
-        self._working: set[str] = set()
+        # Numbers of all messages that ever came: none is worked on twice.
+        self._known: set[str] = set()
         self._last: tuple[str, Encoded] | None = None
 
     def run(self, joined: Callable[[str], None]) -> None:
@@ -252,7 +253,6 @@ class Session:
             answer = self._answer(message)
             with self._lock:
                 self._last = number, answer
-                self._working.discard(number)
                 channel = self._channel
             self._send(channel, answer)
         self._idle.set()
@@ -310,16 +310,15 @@ class Session:
             channel.abort()
 
     def _take(self, channel: FramedChannel, message: Message) -> None:
-        """Queue a message, unless it is one that is being worked on or was answered."""
+        """Queue a message that is new; one that was answered last is answered again."""
         number = message.metadata.message_id
         with self._lock:
             answered = self._last[1] if self._last is not None and self._last[0] == number else None
-            known = number in self._working
-            if answered is None:
-                self._working.add(number)
+            new = number not in self._known
+            self._known.add(number)
         if answered is not None:
             self._send(channel, answered)
-        elif not known:
+        elif new:
             self._inbox.put(message)
 
     def _send(self, channel: FramedChannel | None, answer: Encoded) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,10 +18,11 @@ from flwr.serverapp import Grid
 from fedcore.coordinator.grids.layer import Layer
 from fedcore.flower import arrays_in, digest_of, error_reply, metrics_in, payload_bytes
 from fedcore.jobs.request import SECURE
+from fedcore.participant.region import REGION
 from fedcore.trust import evidence
 
 EXTRA = "extra/"
-_WITHOUT_EXAMPLES = ("prepare", "intersect")
+_WITHOUT_EXAMPLES = ("prepare", "intersect", "placement", "totals")
 """Exchanges whose replies carry no metrics to be averaged."""
 
 
@@ -111,6 +113,15 @@ class EvidenceGrid(Layer):
         self.phase = Phase(name, number)
         return self.phase
 
+    @contextmanager
+    def aside(self, name: str) -> Iterator[Phase]:
+        """Record exchanges in the middle of a phase as one of their own."""
+        before, self.phase = self.phase, Phase(name, self.phase.number)
+        try:
+            yield self.phase
+        finally:
+            self.phase = before
+
     def stream(self, messages: Iterable[Message], timeout: float | None) -> Iterator[Message]:
         """Replies of the grid below, recorded and checked."""
         phase, began = self.phase, time.monotonic()
@@ -181,6 +192,9 @@ class EvidenceGrid(Layer):
         if self._stage is not None:
             return None
         rows = self.rows.get(party) if self.phase.name == "train" else None
+        if REGION in reply.content:
+            # The reply of several participants, whose examples it has.
+            rows = None
         reason_found = None if self.phase.name in _WITHOUT_EXAMPLES else _bad_examples(reply, rows)
         reason_found = reason_found or self._bad_arrays(reply, shapes)
         return Lost(party, step, "DataError", reason_found) if reason_found else None

@@ -12,8 +12,8 @@ from flwr.serverapp import strategy as flower
 
 from crypto.rlwe.committee import committee
 from crypto.secagg.graph import Assumptions, NoParameters, parameters
-from fedcore.coordinator.grids.cohort import CohortGrid
 from fedcore.coordinator.grids.evidence import EvidenceGrid
+from fedcore.coordinator.grids.layer import Layer
 from fedcore.coordinator.grids.secure import PATIENCE, SecureAggregationGrid
 from fedcore.coordinator.prepare import COUNTS, Agreement, Moments
 from fedcore.coordinator.workflows.settings import Settings
@@ -68,7 +68,7 @@ def check_summable(job: TrainJob, entry: Entry) -> None:
 
 def secure_grid(
     job: TrainJob,
-    cohort: CohortGrid,
+    cohort: Layer,
     evidence: EvidenceGrid,
     agreement: Agreement,
     settings: Settings,
@@ -126,7 +126,7 @@ def secure_grid(
 
 def add_totals(
     job: TrainJob,
-    cohort: CohortGrid,
+    cohort: Layer,
     evidence: EvidenceGrid,
     agreement: Agreement,
     settings: Settings,

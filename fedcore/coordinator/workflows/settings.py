@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fedcore.coordinator.grids.hierarchy import Aggregators
 from fedcore.coordinator.watch import RunWatcher
+from fedcore.jobs.federation import ComputeNetwork
 from fedcore.jobs.participant import Participant
 
 GRACE = 60.0
@@ -43,6 +45,9 @@ class Settings:
         registered: Node number to the participant whose pinned key it has; None where nodes have no keys.
         keys: Participants' public key lines by name, as the federation pins them; empty where there are none.
         relay: Where parties meet that cannot reach each other.
+        network: The compute network of jobs with a placement.
+        identity: The coordinator's private key file; a fresh key is made for the run when None.
+        aggregators: How aggregators of other machines are reached; regions are added up here when None.
     """
 
     run: str
@@ -57,3 +62,6 @@ class Settings:
     registered: Mapping[int, str] | None = None
     keys: Mapping[str, str] = field(default_factory=dict)
     relay: RelayAt | None = None
+    network: ComputeNetwork | None = None
+    identity: Path | None = None
+    aggregators: Aggregators | None = None

@@ -20,11 +20,16 @@ from fedcore.coordinator.baselines import measure_baselines
 from fedcore.coordinator.checkpoint import Checkpoint
 from fedcore.coordinator.grids.cohort import CohortGrid
 from fedcore.coordinator.grids.evidence import EvidenceGrid, Phase
+from fedcore.coordinator.grids.hierarchy import HierarchyGrid
 from fedcore.coordinator.grids.layer import Layer
 from fedcore.coordinator.grids.mean import EXAMPLES, MeanGrid, mean_metrics, with_all_metrics
+from fedcore.coordinator.grids.metering import MeteringGrid
+from fedcore.coordinator.grids.placement import PlacementGrid
 from fedcore.coordinator.grids.secure import SecureAggregationGrid
 from fedcore.coordinator.model import Model
+from fedcore.coordinator.placing import Placing, placing
 from fedcore.coordinator.prepare import Agreement, prepare, wait_for_nodes
+from fedcore.coordinator.workflows.metering import metering_grid
 from fedcore.coordinator.workflows.protection import add_totals, check_size, check_summable, secure_grid
 from fedcore.coordinator.workflows.settings import GRACE, Settings
 from fedcore.errors import JobError, ProtocolFailed, RunInterrupted
@@ -80,8 +85,9 @@ def run_train(job: TrainJob, grid: Grid, settings: Settings) -> Outcome:
     """
     entry, strategy = make_strategy(job)
     names: dict[int, str] = dict(settings.registered or {})
+    hierarchy = HierarchyGrid(grid, settings.aggregators) if _regional(job) else None
     evidence = EvidenceGrid(
-        grid,
+        hierarchy or grid,
         lambda node: names.get(node, f"node {node}"),
         settings.folder / "evidence" / "coordinator.jsonl",
         settings.digest,
@@ -100,12 +106,14 @@ def run_train(job: TrainJob, grid: Grid, settings: Settings) -> Outcome:
     evidence.rows = {
         name: site["train_rows"] for name, site in agreement.sites.items() if "train_rows" in site
     }
-    cohort = CohortGrid(evidence, agreement.members, job.participants.min, job.deadline)
-    top: Layer = MeanGrid(cohort) if settings.stream and entry.summable else _Listed(cohort)
+    metered = metering_grid(job, evidence, settings)
+    cohort = CohortGrid(metered or evidence, agreement.members, job.participants.min, job.deadline)
+    placed = PlacementGrid(cohort, lambda: evidence.phase.number)
+    top: Layer = MeanGrid(placed) if settings.stream and entry.summable else _Listed(placed)
     totals = None
     if job.protection.on:
         cohort.request = request_for(job, settings.run, len(agreement.members), None)
-        top, totals = _protected(job, cohort, evidence, agreement, settings)
+        top, totals = _protected(job, placed, evidence, agreement, settings)
     schema = agreement.schema
     cohort.request = request_for(job, settings.run, len(agreement.members), schema.as_dict())
     model = Model(job, schema)
@@ -117,7 +125,10 @@ def run_train(job: TrainJob, grid: Grid, settings: Settings) -> Outcome:
         checkpoints.restore_strategy_state(strategy, stored.strategy)
         arrays = stored.arrays
         log.info("resumed after round %d", stored.number)
-    rounds = _Rounds(job, settings, strategy, evidence, top, model, progress)
+    planner = None
+    if job.placement is not None:
+        planner = placed.planner = placing(job, settings, cohort, evidence, hierarchy, agreement, arrays)
+    rounds = _Rounds(job, settings, strategy, evidence, top, model, progress, planner, metered)
     kept = rounds.run(arrays)
     if job.protection.on and all(record["empty"] for record in progress.rounds):
         why = progress.rounds[-1]["protection"]["train"]["failed"]
@@ -128,11 +139,18 @@ def run_train(job: TrainJob, grid: Grid, settings: Settings) -> Outcome:
         baselines = measure_baselines(
             job, settings.participants, cohort, evidence, model, kept, progress.rounds[:last]
         )
+        if metered is not None:
+            metered.write()
     return Outcome(kept, progress, agreement, baselines, totals)
 
 
+def _regional(job: TrainJob) -> bool:
+    """Whether a job's rounds may be sent through regions: only what words or plain numbers add up to."""
+    return job.placement is not None and job.protection.secure_aggregation.protocol in ("none", "secagg+")
+
+
 def _protected(
-    job: TrainJob, cohort: CohortGrid, evidence: EvidenceGrid, agreement: Agreement, settings: Settings
+    job: TrainJob, cohort: Layer, evidence: EvidenceGrid, agreement: Agreement, settings: Settings
 ) -> tuple[SecureAggregationGrid, dict[str, Any] | None]:
     """The grid that sums, once the numbers of rows are known that its words must hold; and how these were summed."""
     top = secure_grid(job, cohort, evidence, agreement, settings)
@@ -199,7 +217,10 @@ class _Rounds:
         grid: Layer,
         model: Model,
         progress: Progress,
+        placing: Placing | None = None,
+        metered: MeteringGrid | None = None,
     ) -> None:
+        self.placing, self.metered = placing, metered
         self.job, self.settings, self.strategy = job, settings, strategy
         self.evidence, self.grid, self.model, self.progress = evidence, grid, model, progress
         self.protection: dict[str, Any] = {}
@@ -232,10 +253,15 @@ class _Rounds:
         record["empty"] = new is None
         if self.protection:
             record["protection"] = self.protection
+        if self.placing is not None:
+            record["placement"] = self.placing.account()
         record["elapsed"] = time.monotonic() - began
         record = checkpoints.plain(record)
         self.progress.rounds.append(record)
         better = self._judge(number, evaluated, central)
+        if self.metered is not None:
+            # In front of the checkpoint: a round that is done again is used again.
+            self.metered.write()
         self._save(number, arrays, better)
         self.settings.watcher.round_finished(record)
         return arrays
@@ -245,6 +271,8 @@ class _Rounds:
     ) -> tuple[dict[str, NDArray] | None, dict[str, float], Phase]:
         phase = self.evidence.begin("train", number)
         messages = self.strategy.configure_train(number, array_record(arrays), ConfigRecord(), self.grid)
+        if self.metered is not None and self.placing is not None:
+            self.metered.follow(self.placing.plan)
         replies = list(self.grid.send_and_receive(messages, timeout=self.job.deadline))
         if self._summed(phase):
             self._enough(phase)

@@ -14,6 +14,7 @@ from fedcore.errors import FedcoreError
 from fedcore.flower import digest_of, payload_bytes
 from fedcore.jobs.participant import Participant
 from fedcore.jobs.request import PARTY, SECURE, PsiRequest, Request
+from fedcore.participant.mods.metering import half_in
 from fedcore.participant.mods.policy import request_of
 from fedcore.trust import evidence as log
 
@@ -99,11 +100,15 @@ def _contents(content: RecordDict, digest: bool) -> dict[str, Any]:
         elif isinstance(record, MetricRecord):
             found["metrics"] = sorted(record)
     found |= _between_parties(content)
+    usage = half_in(content)
+    if usage is not None:
+        found["usage"] = usage["id"]
     if arrays:
         found["arrays"] = len(arrays)
         found["values"] = sum(_size(shape) for shape in arrays.values())
         if digest:
-            found["sha256"] = digest_of(content)
+            # The half of a usage record has it already.
+            found["sha256"] = (usage or {}).get("result") or digest_of(content)
     return found
 
 

@@ -111,7 +111,10 @@ class Site:
         content = RecordDict({"r": ConfigRecord({"to": text, "n": count})})
         if "arrays" in message.content:
             content["arrays"] = message.content["arrays"]
-        return Message(content, reply_to=message)
+        reply = Message(content, reply_to=message)
+        if text == "pose":
+            return message_of(engine._changed(reply.metadata, src_node_id=2), content=content)
+        return reply
 
     def carried(self, message: Message) -> Message:
         """The reply to a message that Flower carries."""
@@ -273,6 +276,10 @@ def test_an_error_of_the_app_is_that_participants_reply(grid, flower) -> None:
     }
     assert ask(grid, "y")[1] == {"to": "y", "n": 1}
     assert flower.opened() == 2
+
+
+def test_whose_reply_it_is_follows_from_the_connection_and_not_from_the_reply(grid) -> None:
+    assert ask(grid, "pose", nodes=[1]) == {1: {"to": "pose", "n": 1}}
 
 
 def test_a_node_that_is_sent_several_messages_answers_each(grid) -> None:
@@ -437,6 +444,22 @@ def test_a_participant_that_comes_after_the_deadline_is_asked_over_its_session(g
     late.set()
     assert ask(grid, "y", nodes=[1]) == {1: {"to": "y", "n": 1}}
     assert flower.opened() == 1 and flower.sites[1].done == ["y"]
+
+
+def test_what_flower_says_of_an_invitation_that_was_followed_does_not_matter(grid, flower) -> None:
+    """Its answer may be lost or expire: the participant is there."""
+    carried, lost = flower.sites[1].carried, threading.Event()
+
+    def loses_the_answer(message: Message) -> Message:
+        carried(message)
+        lost.set()
+        return error_reply(message, "expired", NODE_UNAVAILABLE)
+
+    flower.sites[1].carried = loses_the_answer
+    for n in (1, 2, 3):
+        assert ask(grid, f"{n}", nodes=[1]) == {1: {"to": f"{n}", "n": n}}
+        assert lost.wait(WAIT)
+    assert flower.opened() == 1 and len(flower.sites[1].processes) == 1
 
 
 def test_closing_does_not_wait_for_one_that_takes_nothing_any_more(grid, flower, monkeypatch) -> None:
