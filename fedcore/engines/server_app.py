@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from fedcore.coordinator.grids.aggregators import SessionAggregators
 from fedcore.coordinator.runner import execute
 from fedcore.coordinator.watch import EventFile
 from fedcore.coordinator.workflows.settings import RelayAt, Settings
@@ -62,6 +64,8 @@ def main(grid: Grid, context: Context) -> None:
         identity=Path(pinned["identity"]) if pinned.get("identity") else None,
     )
     over = _sessions(grid, settings, pinned.get("door"))
+    if over is not None:
+        settings = replace(settings, aggregators=SessionAggregators(settings.registered or {}))
     try:
         execute(parse_job(about["job"]), over or grid, settings)
     except FedcoreError:

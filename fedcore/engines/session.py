@@ -8,7 +8,7 @@ authentication and the run's life cycle, and it still carries the messages of a 
 port or does not know sessions.
 
 When a connection is lost, the participant connects again and gets repeated what it has not answered
-(`fedcore.engines.seat`). When its process is gone, a new session is opened and the message sent again; what the node's
+(`fedcore.peer.seat`). When its process is gone, a new session is opened and the message sent again; what the node's
 context held is lost with the process. Messages that are pushed and pulled, in place of `send_and_receive`, are carried
 by Flower.
 
@@ -33,13 +33,13 @@ from flwr.app import ConfigRecord, Message, Metadata, RecordDict
 from flwr.serverapp import Grid
 
 from fedcore.coordinator.grids.layer import LAST_POLL, Layer
-from fedcore.engines.seat import Gone, Seat
 from fedcore.errors import FedcoreError
 from fedcore.flower import NODE_UNAVAILABLE, error_reply, message_of, through_outage
 from fedcore.jobs.request import RECORD, SESSION
 from fedcore.participant.session import OPEN, OVER, SETTINGS
 from fedcore.peer.listening import Hall
 from fedcore.peer.messages import VERSION
+from fedcore.peer.seat import Gone, Seat
 from fedcore.peer.tls import Peer
 from fedcore.trust.identity import Identity
 
@@ -260,9 +260,9 @@ class SessionGrid(Layer):
     def _ask(self, seat: Seat, message: Message, exchange: _Exchange) -> None:
         """Ask in a thread; what comes of it is an event of the exchange."""
         self._number += 1
-        numbered = message_of(
-            _changed(message.metadata, message_id=f"{self._prefix}-{self._number}"), content=message.content
-        )
+        # One that has a number may have come to the participant another way, which then knows it again.
+        number = message.metadata.message_id or f"{self._prefix}-{self._number}"
+        numbered = message_of(_changed(message.metadata, message_id=number), content=message.content)
 
         def work() -> None:
             told: Message | Exception
@@ -321,6 +321,9 @@ class SessionGrid(Layer):
         """Flower's number of each message that was pushed, and the one it was pushed for."""
         if not pushed:
             return {}
+        for message in pushed:
+            # The SuperLink gives it a number of its own.
+            message.metadata.__dict__["_message_id"] = ""
         numbers = list(through_outage(lambda: self.below.push_messages(pushed)))
         found = {}
         for number, message in itertools.zip_longest(numbers, asked):

@@ -84,12 +84,15 @@ class Policy(Strict):
         rules: What is allowed.
         code: Python packages whose tasks and strategies may run here; `package.module` prefixes are taken.
         secure_aggregation: What is required where updates are summed under protection.
+        aggregators: What may leave through another participant that adds up its region: `protected`, what is under secure
+            aggregation, of which it learns nothing; `any`, plain updates too, which it can read.
     """
 
     default: Literal["deny"] = "deny"
     rules: tuple[Rule, ...] = ()
     code: tuple[str, ...] = ("fedcore", "strategies")
     secure_aggregation: Aggregated = Aggregated()
+    aggregators: Literal["protected", "any"] = "protected"
 
 
 class Resources(Strict):

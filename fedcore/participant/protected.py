@@ -19,178 +19,41 @@ same whether words are added modulo 2^bits under masks or as whole numbers under
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from crypto.quantisation import FixedPoint, NotFinite, quantise, weighted_mean
+from crypto.quantisation import NotFinite, quantise, weighted_mean
 from fedcore.errors import DataError, JobError
+from fedcore.participant.protected_form import LARGEST, SHORT, WIDE, Form, Kind, Layout
 from strategies.base import EXTRA, is_statistic
+
+__all__ = [
+    "EXAMPLES",
+    "LARGEST",
+    "MASKED",
+    "SHORT",
+    "WIDE",
+    "Form",
+    "Kind",
+    "Layout",
+    "Mean",
+    "pack",
+    "same_metrics",
+    "unpack",
+]
 
 NDArray = npt.NDArray[Any]
 
 MASKED = "masked"
 """Name of the ArrayRecord with the masked vector, and of its one array."""
 EXAMPLES = "num-examples"
-LARGEST = 2.0**24
-"""Of a wide value and of a metric, in absolute value."""
-SHORT = 1024
-"""Values of an extra array that is wide."""
-WIDE = 3
-"""Words of a wide value."""
-_ROOM = 30
-"""Bits of a sum of wide words, without the sign."""
-_EXACT = 2**44 + 1
-"""Largest narrow word, whatever the bits (`crypto.quantisation`)."""
-
-
-@dataclass(frozen=True)
-class Form:
-    """How the vectors of one round are made; the same at all participants.
-
-    Args:
-        clip: Largest change of a weight in a round.
-        cohort: Participants that a sum can have, at most.
-        largest_weight: Examples that one of them can have.
-        bits: Of a word, 32 or 64.
-        metrics: That have a place, in this order.
-        spare: Places for metrics that are not known yet.
-        changes: Narrow values are changes since the model that came; else they stand as they are.
-        checks: Known values from which the error of a mean is measured.
-    """
-
-    clip: float
-    cohort: int
-    largest_weight: int
-    bits: int = 32
-    metrics: tuple[str, ...] = ()
-    spare: int = 16
-    changes: bool = True
-    checks: int = 0
-
-    @property
-    def limit(self) -> int:
-        """The largest word of one participant in size, read as a signed number."""
-        room = (1 << (self.bits - 1)) - 1
-        return max(min(room // self.cohort, _EXACT), self.largest_weight)
-
-    @property
-    def narrow(self) -> FixedPoint:
-        """Of the narrow values."""
-        return FixedPoint(self.clip, self.cohort, self.largest_weight, self.bits)
-
-    @property
-    def scale(self) -> float:
-        """S of the wide values, a power of two."""
-        exponent = math.floor(math.log2(2.0**_ROOM / (LARGEST * self.cohort * self.largest_weight)))
-        return float(2.0**exponent)
-
-    @property
-    def rest(self) -> float:
-        """2^K, what each further word of a wide value is scaled by."""
-        return float(2.0 ** (_ROOM - math.ceil(math.log2(self.cohort))))
-
-    def to_json(self) -> str:
-        """As it travels."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Form:
-        """As it came.
-
-        Raises:
-            JobError: It is none.
-        """
-        try:
-            told = json.loads(text)
-            form = cls(**{**told, "metrics": tuple(map(str, told["metrics"]))})
-            form.narrow  # noqa: B018  (refuses what leaves no room)
-            if not 0 <= form.spare <= SHORT or not 0 <= form.checks <= SHORT:
-                raise ValueError("spare, checks")
-        except (ValueError, TypeError, KeyError, OverflowError) as error:
-            raise JobError(f"the coordinator's form of protected vectors cannot be used: {error}") from error
-        return form
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One array of a layout."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    wide: bool
-
-    @property
-    def size(self) -> int:
-        """Values."""
-        return math.prod(self.shape)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What stands where in a vector. It travels in clear: names and shapes, no value.
-
-    Args:
-        arrays: In their order.
-        metrics: By place, those of the form first.
-    """
-
-    arrays: tuple[Kind, ...]
-    metrics: tuple[str, ...]
-
-    def narrow(self) -> int:
-        """Narrow values."""
-        return sum(each.size for each in self.arrays if not each.wide)
-
-    def words(self, form: Form) -> int:
-        """Length of a vector."""
-        wide = sum(each.size for each in self.arrays if each.wide)
-        return self.narrow() + form.checks + 2 + WIDE * wide + (WIDE + 1) * (len(form.metrics) + form.spare)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """That narrow values are made in."""
-        double = any(np.dtype(each.dtype).itemsize > 4 for each in self.arrays if not each.wide)
-        return np.dtype(np.float64 if double else np.float32)
-
-    def fits(self, first: Layout, form: Form) -> bool:
-        """Whether a vector of this layout can be added to one of the first."""
-        return self.arrays == first.arrays and self.metrics[: len(form.metrics)] == form.metrics
-
-    def to_json(self) -> str:
-        """As it travels."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Layout:
-        """As it came.
-
-        Raises:
-            ValueError: It is none.
-        """
-        try:
-            told = json.loads(text)
-            arrays = tuple(
-                Kind(
-                    str(each["name"]),
-                    np.dtype(each["dtype"]).str,
-                    tuple(map(int, each["shape"])),
-                    bool(each["wide"]),
-                )
-                for each in told["arrays"]
-            )
-            metrics = tuple(str(name) for name in told["metrics"])
-        except (TypeError, KeyError, AttributeError) as error:
-            raise ValueError("what came with a masked vector is no layout") from error
-        if any(size < 0 for each in arrays for size in each.shape):
-            raise ValueError("an array of a masked vector has a negative size")
-        return cls(arrays, metrics)
+PIECE = 2**18
+"""Narrow values that are quantised at a time."""
 
 
 @dataclass(frozen=True)
@@ -236,21 +99,12 @@ def pack(
     )
     vector = np.zeros(layout.words(form), dtype=form.narrow.dtype)
     count = layout.narrow() + form.checks
-    try:
-        _, clipped = quantise(
-            _narrow(arrays, before, layout, form), form.narrow, weight=weight, out=vector[: count + 1]
-        )
-    except NotFinite as error:
-        raise DataError(f"the update has NaN or infinite values ({error.count} of {error.length})") from error
+    clipped = _put_narrow(vector, arrays, before, layout, form, weight)
+    vector[count] = weight
     vector[count + 1] = min(clipped, (2**31 - 1) // form.cohort)
     wide = [np.asarray(arrays[each.name], np.float64).ravel() for each in layout.arrays if each.wide]
-    at = _put(vector, count + 2, np.concatenate(wide), weight, form, "the update") if wide else count + 2
-    for name in layout.metrics:
-        value = float(metrics.get(name, math.nan))
-        if not math.isnan(value):
-            _put(vector, at, np.array([value]), weight, form, f"metric {name!r}")
-            vector[at + WIDE] = weight
-        at += WIDE + 1
+    at = _put(vector, count + 2, np.concatenate(wide), weight, form) if wide else count + 2
+    _put_metrics(vector, at, layout.metrics, metrics, weight, form)
     return vector, layout
 
 
@@ -325,23 +179,57 @@ def _is_wide(name: str, value: NDArray) -> bool:
     return value.dtype.kind != "f" or is_statistic(name) or short
 
 
-def _narrow(
-    arrays: Mapping[str, NDArray], before: Mapping[str, NDArray], layout: Layout, form: Form
-) -> NDArray:
-    """The narrow values one after the other, as changes where something came of that name, and the known ones."""
-    kinds = [each for each in layout.arrays if not each.wide]
-    values = np.empty(layout.narrow() + form.checks, dtype=layout.dtype)
-    values[layout.narrow() :] = _checks(layout, form)
-    at = 0
-    for each in kinds:
-        into = values[at : at + each.size]
-        into[:] = arrays[each.name].ravel()
-        if form.changes and each.name in before:
-            if before[each.name].shape != each.shape:
-                raise JobError(f"the update's {each.name!r} has another shape than the array that came")
-            np.subtract(into, before[each.name].ravel(), out=into)
-        at += each.size
-    return values
+def _put_narrow(
+    vector: NDArray,
+    arrays: Mapping[str, NDArray],
+    before: Mapping[str, NDArray],
+    layout: Layout,
+    form: Form,
+    weight: int,
+) -> int:
+    """Quantise the narrow values, as changes where something came of that name, and the known ones.
+
+    A piece at a time, so that no second vector of them is made; how many were clipped.
+    """
+    sources: list[tuple[NDArray, NDArray | None]] = []
+    for each in layout.arrays:
+        if each.wide:
+            continue
+        base = before.get(each.name) if form.changes else None
+        if base is not None and base.shape != each.shape:
+            raise JobError(f"the update's {each.name!r} has another shape than the array that came")
+        sources.append((arrays[each.name].ravel(), None if base is None else base.ravel()))
+    sources.append((_checks(layout, form), None))
+    count = layout.narrow() + form.checks
+    piece = np.empty(min(count, PIECE), layout.dtype)
+    filled = at = clipped = strange = 0
+
+    def put() -> None:
+        nonlocal filled, at, clipped, strange
+        try:
+            # Its last word is the weight, which the next piece writes over.
+            _, cut = quantise(piece[:filled], form.narrow, weight=weight, out=vector[at : at + filled + 1])
+            clipped += cut
+        except NotFinite as error:
+            strange += error.count
+        at, filled = at + filled, 0
+
+    for values, base in sources:
+        start = 0
+        while start < len(values):
+            taken = min(len(values) - start, len(piece) - filled)
+            into = piece[filled : filled + taken]
+            into[:] = values[start : start + taken]
+            if base is not None:
+                np.subtract(into, base[start : start + taken], out=into)
+            start, filled = start + taken, filled + taken
+            if filled == len(piece):
+                put()
+    if filled:
+        put()
+    if strange:
+        raise DataError(f"the update has NaN or infinite values ({strange} of {count})")
+    return clipped
 
 
 def _checks(layout: Layout, form: Form) -> NDArray:
@@ -349,19 +237,43 @@ def _checks(layout: Layout, form: Form) -> NDArray:
     return np.linspace(-0.9 * form.clip, 0.9 * form.clip, form.checks).astype(layout.dtype)
 
 
-def _put(vector: NDArray, at: int, values: NDArray, weight: int, form: Form, what: str) -> int:
+def _put(vector: NDArray, at: int, values: NDArray, weight: int, form: Form) -> int:
     """Write wide values, all first words, then all second ones, and so on; the place behind them."""
     if not (np.abs(values) <= LARGEST).all():
         raise DataError(
-            f"{what} has a value that is NaN, infinite or above {LARGEST:g}, which a protected sum cannot take"
+            f"the update has a value that is NaN, infinite or above {LARGEST:g}, which a protected sum cannot take"
         )
-    rest, count = values * (weight * form.scale), len(values)
-    for _ in range(WIDE):
+    end = at + WIDE * len(values)
+    vector[at:end] = _words(values, weight, form).ravel().astype(vector.dtype)
+    return end
+
+
+def _put_metrics(
+    vector: NDArray, at: int, names: Sequence[str], metrics: Mapping[str, Any], weight: int, form: Form
+) -> None:
+    """Write metrics, the three words of each and the weight; what is not defined here stays nothing."""
+    values = np.array([float(metrics.get(name, math.nan)) for name in names])
+    defined = ~np.isnan(values)
+    large = np.flatnonzero(defined & ~(np.abs(values) <= LARGEST))
+    if len(large):
+        raise DataError(
+            f"metric {names[int(large[0])]!r} has a value that is infinite or above {LARGEST:g}, which a protected sum "
+            "cannot take"
+        )
+    block = vector[at : at + (WIDE + 1) * len(names)].reshape(len(names), WIDE + 1)
+    block[:, :WIDE] = _words(np.where(defined, values, 0.0), weight, form).T.astype(vector.dtype)
+    block[:, WIDE] = np.where(defined, weight, 0).astype(vector.dtype)
+
+
+def _words(values: NDArray, weight: int, form: Form) -> NDArray:
+    """The words of wide values, int64, shape (WIDE, n)."""
+    rest = values * (weight * form.scale)
+    words = np.empty((WIDE, len(values)), np.int64)
+    for number in range(WIDE):
         whole = np.floor(rest)
-        vector[at : at + count] = whole.astype(np.int64).astype(vector.dtype)
+        words[number] = whole.astype(np.int64)
         rest = (rest - whole) * form.rest
-        at += count
-    return at
+    return words
 
 
 def _take(total: NDArray, at: int, count: int, form: Form) -> NDArray:

@@ -19,12 +19,9 @@ import numpy as np
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from fedcore.flower import NDArray, array_record, arrays_in, error_reply, ndarrays
-from fedcore.jobs.request import SECURE
+from fedcore.jobs.request import REGION, SECURE, USAGE
 from fedcore.participant.means import RunningMean
 from fedcore.participant.protected import MASKED
-
-REGION = "region"
-"""Name of the ConfigRecord that says which child replied what."""
 
 
 class RegionSum:
@@ -39,6 +36,7 @@ class RegionSum:
         self.added: list[int] = []
         self.errors: dict[int, tuple[int, str]] = {}
         self._told: dict[int, ConfigRecord] = {}
+        self._used: dict[int, ConfigRecord] = {}
         self._vector: NDArray | None = None
         self._mean: RunningMean | None = None
 
@@ -61,6 +59,9 @@ class RegionSum:
             problem = self._add_plain(reply.content)
         if problem is None:
             self.added.append(node)
+            used = reply.content.get(USAGE)
+            if isinstance(used, ConfigRecord):
+                self._used[node] = used
         else:
             self.errors[node] = 0, problem
 
@@ -101,6 +102,8 @@ class RegionSum:
             content.update({f"{SECURE} {node}": record for node, record in self._told.items()})
         elif self._mean is not None:
             content.update(self._mean.content())
+        # What each child says of its use, signed by it, goes on as it is.
+        content.update({f"{USAGE} {node}": record for node, record in self._used.items()})
         return content
 
 
@@ -140,6 +143,8 @@ def apart(content: RecordDict, asked: Mapping[int, Message]) -> Iterator[Message
     nothing = np.zeros_like(total)
     for place, (node, name) in enumerate(zip(added, masked, strict=True)):
         vector = nothing if place else total
-        yield Message(
-            RecordDict({MASKED: array_record({MASKED: vector}), SECURE: content[name]}), reply_to=asked[node]
-        )
+        child = RecordDict({MASKED: array_record({MASKED: vector}), SECURE: content[name]})
+        used = f"{USAGE} {node}"
+        if used in content:
+            child[used] = content[used]
+        yield Message(child, reply_to=asked[node])

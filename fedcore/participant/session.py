@@ -19,9 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
-import queue
 import select
 import shutil
 import struct
@@ -35,35 +33,25 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp.typing import ClientAppCallable
 
 from crypto.errors import ProtocolError
-from fedcore.errors import FedcoreError, JobError, PeerLost
-from fedcore.flower import enter_process, error_reply
+from fedcore.errors import FedcoreError, JobError
+from fedcore.flower import enter_process
 from fedcore.jobs.participant import Participant
 from fedcore.jobs.request import SERVE, SESSION
+from fedcore.participant import answering
+from fedcore.participant.answering import JOINED, OVER, Connect, Session
 from fedcore.peer import messages
 from fedcore.peer.link import Settings
 
 if TYPE_CHECKING:
     from fedcore.peer.channel import FramedChannel
 
-log = logging.getLogger("fedcore.participant")
+__all__ = ["JOINED", "OPEN", "OVER", "SETTINGS", "Session", "connector", "open_session", "serve"]
 
 OPEN = "query.session"
-JOINED = "joined"
-OVER = "query.session_over"
-"""Type of the message that ends a session."""
 STEP = "session"
 SETTINGS = Settings(silence=86400.0 * 365, linger=5.0, room=120.0)
 """Either side may compute for days between two messages; that it is there is asked by pings."""
-
-CONNECT_WITHIN = 15.0
 START_WITHIN = 60.0
-REJOIN_WITHIN = 15.0
-"""Seconds; longer than the two sides may differ in when they notice a loss."""
-FINISH_WITHIN = 3.0
-"""Seconds that work in progress has when the session is over."""
-
-Connect = Callable[[float], "FramedChannel"]
-Encoded = tuple[bytes, list[memoryview]]
 
 
 # ---- in the process of Flower's message ------------------------------------------------------------------------
@@ -156,12 +144,13 @@ def serve(load: Callable[[], ClientAppCallable], resolve: Callable[[Context], Pa
     enter_process()
     try:
         context, asked = _read(raw)
-        connect = _connector(asked, resolve(context))
+        connect = connector(asked, resolve(context))
         app = load()
     except (FedcoreError, ProtocolError) as error:
         tell(str(error).replace("\n", " "))
         return
-    Session(connect, app, context, lambda: os._exit(0)).run(tell)
+    answering.current = Session(connect, app, context, lambda: os._exit(0))
+    answering.current.run(tell)
 
 
 def _read(raw: bytes) -> tuple[Context, ConfigRecord]:
@@ -182,7 +171,17 @@ def _read(raw: bytes) -> tuple[Context, ConfigRecord]:
     return context, content.config_records[SESSION]
 
 
-def _connector(asked: ConfigRecord, participant: Participant) -> Connect:
+def connector(asked: ConfigRecord, participant: Participant, peer: str = "coordinator") -> Connect:
+    """How a participant connects to who invites it.
+
+    Args:
+        asked: The invitation: address, key, session and version.
+        participant: Who connects.
+        peer: Who invites, for errors.
+
+    Raises:
+        JobError: The invitation lacks something, or is of another version.
+    """
     from fedcore.participant.meeting import identity_of
     from fedcore.peer.grpc_channel import GrpcChannel
     from fedcore.peer.tls import Peer
@@ -204,126 +203,10 @@ def _connector(asked: ConfigRecord, participant: Participant) -> Connect:
         return GrpcChannel.connect(
             address,
             identity=identity,
-            peer=Peer("coordinator", key),
+            peer=Peer(peer, key),
             session=session,
             deadline=deadline,
             settings=SETTINGS,
         )
 
     return connect
-
-
-class Session:
-    """Answers messages until the coordinator ends it, or is gone for `REJOIN_WITHIN` seconds.
-
-    Args:
-        connect: Connects to the coordinator, within seconds.
-        app: Any Flower `ClientApp`.
-        context: Of the node.
-        abandon: Ends work in progress that nobody waits for any more.
-    """
-
-    def __init__(
-        self,
-        connect: Connect,
-        app: ClientAppCallable,
-        context: Context,
-        abandon: Callable[[], object] = lambda: None,
-    ) -> None:
-        self._connect, self._app, self._context, self._abandon = connect, app, context, abandon
-        self._inbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        # A message is two of the channel's: nobody else's may come between them.
-        self._sending = threading.Lock()
-        self._idle = threading.Event()
-        self._channel: FramedChannel | None = None
-        # Numbers of all messages that ever came: none is worked on twice.
-        self._known: set[str] = set()
-        self._last: tuple[str, Encoded] | None = None
-
-    def run(self, joined: Callable[[str], None]) -> None:
-        """Answer one message after the other.
-
-        Args:
-            joined: Told `JOINED` at the first connection, or why there is none.
-        """
-        threading.Thread(target=self._listen, args=(joined,), daemon=True, name="fedcore-session").start()
-        while (message := self._inbox.get()) is not None:
-            number = message.metadata.message_id
-            answer = self._answer(message)
-            with self._lock:
-                self._last = number, answer
-                channel = self._channel
-            self._send(channel, answer)
-        self._idle.set()
-
-    def _answer(self, message: Message) -> Encoded:
-        """What the app says, as it is sent."""
-        try:
-            reply = self._app(message, self._context)
-            if reply.metadata.reply_to_message_id != message.metadata.message_id:
-                raise ValueError("the reply is to another message")
-            return messages.encode(reply)
-        except (Exception, SystemExit) as error:
-            # The app's error is its answer, never this process's end.
-            log.exception("the ClientApp raised")
-            return messages.encode(error_reply(message, f"the ClientApp raised {type(error).__name__}"))
-
-    def _listen(self, joined: Callable[[str], None]) -> None:
-        within, first = CONNECT_WITHIN, True
-        try:
-            while True:
-                channel = self._connect(within)
-                with self._lock:
-                    self._channel = channel
-                if first:
-                    joined(JOINED)
-                    within, first = REJOIN_WITHIN, False
-                if self._hear(channel):
-                    return
-        except (FedcoreError, ProtocolError) as error:
-            if first:
-                joined(str(error).replace("\n", " "))
-            log.warning("session: it is over: %s", error)
-        finally:
-            # What waits is not begun any more, and what is being done has a moment.
-            with contextlib.suppress(queue.Empty):
-                while True:
-                    self._inbox.get_nowait()
-            self._inbox.put(None)
-            if not self._idle.wait(FINISH_WITHIN):
-                self._abandon()
-
-    def _hear(self, channel: FramedChannel) -> bool:
-        """Take what comes over a connection to its end; whether this is the end of the session too."""
-        try:
-            while True:
-                message = messages.receive(channel)
-                if message.metadata.message_type == OVER:
-                    channel.close()
-                    return True
-                self._take(channel, message)
-        except PeerLost as error:
-            log.warning("session: %s; connecting again", error)
-            return False
-        finally:
-            channel.abort()
-
-    def _take(self, channel: FramedChannel, message: Message) -> None:
-        """Queue a message that is new; one that was answered last is answered again."""
-        number = message.metadata.message_id
-        with self._lock:
-            answered = self._last[1] if self._last is not None and self._last[0] == number else None
-            new = number not in self._known
-            self._known.add(number)
-        if answered is not None:
-            self._send(channel, answered)
-        elif new:
-            self._inbox.put(message)
-
-    def _send(self, channel: FramedChannel | None, answer: Encoded) -> None:
-        if channel is None:
-            return
-        # When it is lost on its way, the coordinator asks again.
-        with contextlib.suppress(PeerLost), self._sending:
-            messages.send_encoded(channel, *answer)

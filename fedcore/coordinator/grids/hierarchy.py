@@ -18,7 +18,7 @@ import itertools
 import logging
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,7 +26,7 @@ from flwr.app import ConfigRecord, Message
 from flwr.serverapp import Grid
 
 from fedcore.coordinator.grids.layer import Layer
-from fedcore.jobs.request import SECURE
+from fedcore.jobs.request import RECORD, SECURE
 from fedcore.participant.protected import MASKED
 from fedcore.participant.region import RegionSum, apart
 
@@ -51,11 +51,24 @@ class Region:
 class Aggregators(Protocol):
     """How aggregators of other machines are reached."""
 
-    def begin(self, regions: Sequence[Region]) -> None:
-        """Have the aggregators listen and their children join them; what fails here goes without its aggregator."""
+    def meet(
+        self,
+        regions: Sequence[Region],
+        request: ConfigRecord | None,
+        send: Callable[[list[Message], float | None], Iterator[Message]],
+    ) -> None:
+        """Have the aggregators listen and their children join them; who does not is asked directly.
 
-    def wrap(self, region: Region, asked: Mapping[int, Message], timeout: float | None) -> Message | None:
-        """The message to the aggregator that carries those to its children; None when it has none of them."""
+        Args:
+            regions: All of them.
+            request: What the run asks for, by which sites decide.
+            send: Sends messages straight to their nodes.
+        """
+
+    def wrap(
+        self, region: Region, asked: Mapping[int, Message], timeout: float | None
+    ) -> tuple[Message, set[int]] | None:
+        """The message to the aggregator that carries those to its children, and to which of them; None without any."""
 
 
 class HierarchyGrid(Layer):
@@ -67,15 +80,18 @@ class HierarchyGrid(Layer):
 
     Attributes:
         direct: Children that were asked directly in the last exchange because their aggregator was lost.
+        failed: Nodes of aggregators that were lost; whoever plans empties it.
     """
 
     def __init__(self, grid: Grid, aggregators: Aggregators | None = None) -> None:
         super().__init__(grid)
         self._aggregators = aggregators
         self._regions: tuple[Region, ...] = ()
+        self._met = False
         self._prefix = secrets.token_hex(4)
         self._numbers = itertools.count(1)
         self.direct: list[int] = []
+        self.failed: list[int] = []
 
     @property
     def regions(self) -> tuple[Region, ...]:
@@ -93,9 +109,7 @@ class HierarchyGrid(Layer):
             raise ValueError("a participant stands in two regions")
         if tuple(regions) == self._regions:
             return
-        self._regions = tuple(regions)
-        if self._aggregators is not None:
-            self._aggregators.begin(self._regions)
+        self._regions, self._met = tuple(regions), False
 
     def stream(self, messages: Iterable[Message], timeout: float | None) -> Iterator[Message]:
         """Replies as the grid above expects them, each region's when it is complete."""
@@ -139,13 +153,19 @@ class HierarchyGrid(Layer):
         for message in asked.values():
             # So that a participant knows a message again that comes to it another way.
             message.metadata.__dict__["_message_id"] = f"h{self._prefix}-{next(self._numbers)}"
+        if not self._met:
+            request = next(iter(asked.values())).content.get(RECORD)
+            aggregators.meet(
+                self._regions, request if isinstance(request, ConfigRecord) else None, super().stream
+            )
+            self._met = True
         for region in self._regions:
             inner = {child: asked[child] for child in region.children if child in asked}
             around = aggregators.wrap(region, inner, timeout) if len(inner) > 1 else None
             if around is not None:
-                outer[region.aggregator] = region, inner
-                messages.append(around)
-                covered |= set(inner)
+                outer[region.aggregator] = region, {node: inner[node] for node in around[1]}
+                messages.append(around[0])
+                covered |= around[1]
         straight = [message for node, message in asked.items() if node not in covered]
         lost: list[Message] = []
         for reply in super().stream([*messages, *straight], timeout):
@@ -160,6 +180,7 @@ class HierarchyGrid(Layer):
                 yield from list(apart(reply.content, told[1]))
             except ValueError as error:
                 log.warning("aggregator %s is lost (%s); its region is asked directly", node, error)
+                self.failed.append(node)
                 lost += told[1].values()
         if lost:
             self.direct = [message.metadata.dst_node_id for message in lost]

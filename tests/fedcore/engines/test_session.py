@@ -16,9 +16,7 @@ import pytest
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedcore.engines import seat as seats
 from fedcore.engines import session as engine
-from fedcore.engines.seat import Gone, Seat
 from fedcore.engines.session import Door, SessionGrid
 from fedcore.errors import PeerLost
 from fedcore.flower import (
@@ -31,11 +29,14 @@ from fedcore.flower import (
     message_of,
 )
 from fedcore.jobs.request import RECORD, SESSION
+from fedcore.participant import answering
 from fedcore.participant import session as participant
 from fedcore.participant.session import OPEN, Session
 from fedcore.peer import messages
+from fedcore.peer import seat as seats
 from fedcore.peer.grpc_channel import GrpcChannel
 from fedcore.peer.memory import MemoryChannel
+from fedcore.peer.seat import Gone, Seat
 from fedcore.peer.tls import Peer
 from fedcore.trust.identity import Identity
 from tests.fedcore.peer.parties import ANNA, BERT, CARL, as_peer
@@ -78,7 +79,7 @@ class Process:
 
     def kill(self) -> None:
         self.dead = True
-        self.session._channel.abort()
+        self.session._main.channel.abort()
 
 
 class Site:
@@ -104,7 +105,7 @@ class Site:
         if text.startswith("die") and process is not None and len(self.processes) <= int(text[3:] or 1):
             process.kill()
         if text == "junk" and process is not None:
-            process.session._channel.send(messages.STEP, b"{}")
+            process.session._main.channel.send(messages.STEP, b"{}")
             self.gate.wait(WAIT)
         count = int(context.state["n"]["n"]) + 1 if "n" in context.state else 1
         context.state["n"] = ConfigRecord({"n": count})
@@ -491,7 +492,7 @@ def test_a_participant_that_cannot_join_is_asked_by_flower_from_then_on(grid, fl
 
 
 def test_an_address_that_leads_nowhere_falls_back_to_flower(flower, monkeypatch) -> None:
-    monkeypatch.setattr(participant, "CONNECT_WITHIN", 0.3)
+    monkeypatch.setattr(answering, "CONNECT_WITHIN", 0.3)
     with contextlib.closing(SessionGrid(flower, door(address="127.0.0.1:1"))) as grid:
         assert ask(grid, "x") == {node: {"to": "x", "n": 1} for node in NODES}
         assert all("could not be reached" in why for why in grid.plain.values())

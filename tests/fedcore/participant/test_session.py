@@ -22,8 +22,8 @@ from fedcore.errors import IdentityError, JobError, PeerLost
 from fedcore.flower import array_record, enter_process, message_of
 from fedcore.jobs.participant import Participant
 from fedcore.jobs.request import SERVE, SESSION
-from fedcore.participant import session
-from fedcore.participant.session import JOINED, OPEN, OVER, Session, open_session
+from fedcore.participant import answering, session
+from fedcore.participant.session import JOINED, OPEN, OVER, Session, connector, open_session
 from fedcore.peer import messages
 from fedcore.peer.channel import FramedChannel
 from fedcore.peer.grpc_channel import GrpcChannel
@@ -249,7 +249,7 @@ def test_a_farewell_ends_it_in_good_order(running, coordinator) -> None:
 def test_work_that_nobody_waits_for_is_abandoned_and_what_waits_is_not_begun(
     running, coordinator, monkeypatch
 ) -> None:
-    monkeypatch.setattr(session, "FINISH_WITHIN", 0.1)
+    monkeypatch.setattr(answering, "FINISH_WITHIN", 0.1)
     here = coordinator.here()
     messages.send(here, asked("wait", "m1"))
     messages.send(here, asked("never", "m2"))
@@ -268,7 +268,7 @@ def test_a_session_that_the_coordinator_forgot_ends_at_once(running, coordinator
 
 
 def test_a_coordinator_that_stays_away_ends_it(running, coordinator, monkeypatch) -> None:
-    monkeypatch.setattr(session, "REJOIN_WITHIN", 0.5)
+    monkeypatch.setattr(answering, "REJOIN_WITHIN", 0.5)
     coordinator.here()
     coordinator.hall.close()
     assert running.ended()
@@ -371,12 +371,12 @@ def bert_at(folder: Path) -> Participant:
 def test_an_invitation_that_lacks_something_is_refused(tmp_path, lacking) -> None:
     record = invitation(**{lacking: None}).content[SESSION]
     with pytest.raises(JobError, match=f"lacks '{lacking}'"):
-        session._connector(record, bert_at(tmp_path))
+        connector(record, bert_at(tmp_path))
 
 
 def test_an_invitation_of_another_version_is_refused(tmp_path) -> None:
     with pytest.raises(JobError, match="version 2, this participant's version 1"):
-        session._connector(invitation(version=2).content[SESSION], bert_at(tmp_path))
+        connector(invitation(version=2).content[SESSION], bert_at(tmp_path))
 
 
 def test_only_the_invitations_key_answers_at_its_address(tmp_path) -> None:
@@ -386,13 +386,13 @@ def test_only_the_invitations_key_answers_at_its_address(tmp_path) -> None:
     with Hall("127.0.0.1:0", identity=ANNA, peers=[peer]) as hall:
         hall.expect(NAME, peer, lambda channel: True)
         fine = invitation(address=hall.address).content[SESSION]
-        session._connector(fine, bert)(10.0).abort()
+        connector(fine, bert)(10.0).abort()
         wrong = invitation(address=hall.address, key=BERT.public_line).content[SESSION]
         with pytest.raises(IdentityError, match="pinned to coordinator"):
-            session._connector(wrong, bert)(10.0)
+            connector(wrong, bert)(10.0)
         other = invitation(address=hall.address, session="another").content[SESSION]
         with pytest.raises(ProtocolError, match="not one that is expected"):
-            session._connector(other, bert)(10.0)
+            connector(other, bert)(10.0)
 
 
 CHILD = """

@@ -101,12 +101,12 @@ class Elsewhere(Layer):
         self.begun: list[tuple[Region, ...]] = []
         self.asked: list[list[int]] = []
 
-    def begin(self, regions: Sequence[Region]) -> None:
+    def meet(self, regions: Sequence[Region], request: Any, send: Any) -> None:
         self.begun.append(tuple(regions))
 
-    def wrap(self, region: Region, asked: Mapping[int, Message], timeout: float | None) -> Message | None:
+    def wrap(self, region: Region, asked: Mapping[int, Message], timeout: float | None) -> Any:
         self.inner[region.aggregator] = dict(asked)
-        return Message(RecordDict({}), region.aggregator, "query.aggregate")
+        return Message(RecordDict({}), region.aggregator, "query.aggregate"), set(asked)
 
     def stream(self, messages: Iterable[Message], timeout: float | None) -> Iterator[Message]:
         told = list(messages)
