@@ -29,7 +29,8 @@ class Killed(ClientApp):
     def __call__(self, message: Message, context: Context) -> Message:
         """As the app that is installed."""
         record = message.content.get(SECURE)
-        if isinstance(record, ConfigRecord) and _is_the_last(resolve(context).name, str(record["stage"])):
+        stage = str(record["stage"]) if isinstance(record, ConfigRecord) else message.metadata.message_type
+        if _is_the_last(resolve(context).name, stage):
             _kill_supernode(str(context.node_config["participant"]))
             os.kill(os.getpid(), signal.SIGKILL)
         return self._app(message, context)
