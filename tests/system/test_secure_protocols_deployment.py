@@ -70,7 +70,9 @@ def run(
     return result(folder)
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize(
+    "protocol", [pytest.param(each, marks=() if each == "threshold" else pytest.mark.slow) for each in PROTOCOLS]
+)
 def test_a_protected_job_gives_what_it_gives_in_one_process(study: Study, protocol: str) -> None:
     names = [f"{protocol}-{engine}" for engine in ("deployment", "embedded")]
     told = [
@@ -85,6 +87,7 @@ def test_a_protected_job_gives_what_it_gives_in_one_process(study: Study, protoc
         assert account["summed"] == SITES and list(account["stages"]) == ["masked", "open"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("protocol", "stage", "summed"), [("ckks", "group", SITES - 1), ("threshold", "masked", SITES - 1)]
 )
