@@ -57,8 +57,7 @@ def main(arguments: list[str] | None = None) -> Report:
             "floor": "a stream of AES-CTR for each neighbour added to the vector, and a pass of rounding; server: a "
             "stream for each mask in the sum, an addition for each vector, and a pass to numbers. Targets take the "
             "one whose streams are added one by one by the kernel of this project",
-            "Flower": f"helpers of {secure_masks.FLOWER.partition(' ')[0]} legacy workflow, whole cohort, keys for "
-            "each round, same neighbours and threshold",
+            "Flower": "helpers of Flower's legacy workflow, whole cohort, keys for each round, same neighbours and threshold",
             "TenSEAL": f"public-key CKKSVector in chunks, {secure_encryption.DEGREE}, {secure_encryption.CHAIN}",
             "phe": f"over {secure_encryption.PHE_SAMPLE} values, scaled",
             "threshold": f"{secure_encryption.HOLDERS} hold the key, {secure_encryption.THRESHOLD} open; 24 bits a value",

@@ -103,6 +103,16 @@ virtual:
 ```
 """
 
+NETWORK = """\
+```yaml
+name: five-hospitals
+participants: [hospital-1.yaml, hospital-2.yaml, hospital-3.yaml, hospital-4.yaml, hospital-5.yaml]
+network: {map: ../networks/eight_hubs.yaml, root: zhangjiakou}
+```
+
+Jobs with `placement` are placed on it; maps, policies and the files of nodes: [network.md](network.md).
+"""
+
 PARTICIPANT = """\
 ```yaml
 name: hospital-1
@@ -190,6 +200,7 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel] | None], ...] = (
     ("## Federation", FEDERATION, federation.Federation),
     ("### coordinator", "", federation.Coordinator),
     ("### relay", "", federation.Relay),
+    ("### network", NETWORK, federation.ComputeNetwork),
     ("### virtual", "", federation.Virtual),
     ("### embedded", "", federation.EmbeddedOptions),
     ("### simulation", "", federation.SimulationOptions),

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedcore.cli.network_bill import bill
+from fedcore.cli.network_plan import plan
+from fedcore.cli.network_show import show
 from fedcore.cli.output import Json, print_json
 from fedcore.errors import IdentityError, JobError
 
@@ -31,6 +34,11 @@ app = typer.Typer(
 @app.callback()
 def _group() -> None:
     """The compute network: measure nodes, place the work, account for it."""
+
+
+app.command()(bill)
+app.command()(plan)
+app.command()(show)
 
 
 @app.command()

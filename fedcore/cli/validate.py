@@ -12,10 +12,14 @@ from fedcore.cli.output import Json, error_as_json, print_json
 from fedcore.errors import JobError
 from fedcore.jobs.load import CheckedFile, check_file
 from fedcore.jobs.problems import Problem
+from fedcore.network.files import check_network_file
 
 
 def command(
-    files: Annotated[list[Path], typer.Argument(help="Job, federation, participant or roster files.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Job, federation, participant and roster files; network maps, policies, nodes."),
+    ],
     show: Annotated[
         bool, typer.Option("--show", help="Print each sound file with every default filled in.")
     ] = False,
@@ -25,9 +29,9 @@ def command(
 
     A federation's participant files and roster are checked with it. Exit code 2 when there is a problem.
 
-    Example: fedcore validate configs/jobs/*.yaml configs/federations/five_hospitals.yaml
+    Example: fedcore validate configs/jobs/*.yaml configs/federations/five_hospitals.yaml configs/networks/*.yaml
     """
-    checked = [check_file(file) for file in files]
+    checked = [check_network_file(file) or check_file(file) for file in files]
     # A participant file may be named by itself and by its federation; its problems are told once.
     problems = list({str(problem): problem for each in checked for problem in each.problems}.values())
     if as_json:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fedcore.coordinator import report_account as account
+from fedcore.coordinator import report_placement as placed
 from fedcore.coordinator import report_protection as protection
 from fedcore.coordinator import report_psi as intersection
 from fedcore.coordinator import report_results as results
@@ -99,6 +100,7 @@ def _sections(record: Record, run_dir: Path | None) -> list[Markup]:
         results.progress(record),
         results.sites(record),
         account.cost(record),
+        placed.placement(record, run_dir),
         account.lost(record),
         account.participants(record),
         account.job(record),

@@ -23,7 +23,9 @@ from rich.text import Text
 from fedcore.coordinator.markup import plain
 from fedcore.coordinator.receipt import layers
 from fedcore.coordinator.record import Record, Round, parse
+from fedcore.coordinator.record_placement import placements
 from fedcore.coordinator.record_protection import COORDINATOR, Exchange, exchanges_of, protected
+from fedcore.coordinator.terminal_placement import shown as placement_shown
 from fedcore.coordinator.terminal_protection import StageLine, sum_cell
 from fedcore.coordinator.terminal_protection import shown as protection_shown
 from fedcore.coordinator.terminal_psi import shown as intersection_shown
@@ -245,6 +247,9 @@ def print_summary(
     sums = protected(record.raw)
     if sums is not None and sums.exchanges:
         parts += [Text(), *protection_shown(sums)]
+    placed = placements(record.raw)
+    if placed is not None:
+        parts += [Text(), *placement_shown(placed, len(record.members))]
     parts += [Text(), _protection(record)]
     if report:
         parts.append(_text(f"report: {report}", overflow="fold"))

@@ -6,6 +6,7 @@ promises something are solved.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ Solve = Callable[[tuple[int, ...]], Assignment | None]
 
 BEST_OF = 8
 """Neighbours of one step that are solved exactly."""
+
+MOST_SETS = 300
+"""Small sets that are tried when adding site by site leads nowhere."""
 
 SWAPPED = 6
 """Open sites that are given up in turn when sites are swapped."""
@@ -86,8 +90,11 @@ def _first(cell: Cell, solved: Solve) -> Assignment | None:
         tried = solved(opened)
         if tried is not None:
             return tried
-    for site in opened:
-        tried = solved(tuple(other for other in opened if other != site))
+    # What saves most need not fit together; of few sites every small set is tried.
+    usable = np.flatnonzero(cell.usable).tolist()
+    sets = itertools.chain.from_iterable(itertools.combinations(usable, size) for size in (1, 2, 3))
+    for few in itertools.islice(sets, MOST_SETS):
+        tried = solved(few)
         if tried is not None:
             return tried
     return None

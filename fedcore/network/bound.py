@@ -17,9 +17,10 @@ from fedcore.network.aggregators import place_aggregators
 from fedcore.network.cell import Cell, chosen_offers, cut
 from fedcore.network.dual import Dual, ascend, from_flow, worthwhile
 from fedcore.network.flow import assign
+from fedcore.network.found import Found, score
 from fedcore.network.milp import solve_cell
 from fedcore.network.problem import Floats, Problem
-from fedcore.network.search import Found, longest, score, shortest
+from fedcore.network.search import longest, shortest
 
 MOST_PAIRS = 30_000
 """Pairs of owner and site up to which HiGHS is asked."""

@@ -210,7 +210,7 @@ def load_descriptor(path: str | Path) -> Descriptor:
     source, problems = read_source(Path(path))
     model: Any = None
     if not problems:
-        problems = _unknown(source)
+        problems = unknown_keys(source)
     if not problems:
         model, problems = validate(source, Descriptor)
     refuse(problems)
@@ -218,7 +218,7 @@ def load_descriptor(path: str | Path) -> Descriptor:
     return found
 
 
-def _unknown(source: Source) -> list[Problem]:
+def unknown_keys(source: Source) -> list[Problem]:
     """Keys within quantities that a quantity does not have."""
     quantities = source.value(("quantities",))
     allowed = [each.name for each in fields(Quantity)]

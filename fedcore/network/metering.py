@@ -10,7 +10,7 @@ The unit of computing is the node's rate of large matrix products in the precisi
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from typing import Any
 
@@ -39,7 +39,7 @@ class Figures:
 
     def as_dict(self) -> dict[str, Any]:
         """By name."""
-        return asdict(self)
+        return dict(vars(self))
 
 
 def figures(

@@ -14,12 +14,13 @@ from fedcore.network.cell import Cell, cut
 from fedcore.network.evaluate import Placed, evaluate
 from fedcore.network.fairness import due_and_barred
 from fedcore.network.flow import assign
+from fedcore.network.found import Found, score
 from fedcore.network.offer import Offer, offers_digest
 from fedcore.network.plan import AggregatorUse, Participant, Plan, Quality, predict
 from fedcore.network.policy import Policy
 from fedcore.network.problem import Problem, Work, build, offers_of
 from fedcore.network.reference import Scale, random_choice
-from fedcore.network.search import Found, score, search
+from fedcore.network.search import search
 from fedcore.network.topology import Topology
 
 TOLD = 200

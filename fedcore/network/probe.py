@@ -141,8 +141,10 @@ def work_rate(result: Mapping[str, Any], participant: str) -> tuple[str, Quantit
         participant: The node's owner.
 
     Returns:
-        `work.<name of the job>`, and samples/s: rows that were trained on, times epochs, over the seconds that the
-        site's training took, of all rounds but the first, which also loads and compiles.
+        `work.<name of the job>`, and samples/s: rows, times epochs, over the seconds that the site's training took as
+        the coordinator saw it, of all rounds but the first, which also loads and compiles. Rows are those of an average
+        participant, as a request has them, which asks everybody for the same: what is predicted from the rate is then
+        this participant's own time, however many rows it has.
 
     Raises:
         JobError: The run is none of training, or the participant trained in no round of it.
@@ -153,10 +155,11 @@ def work_rate(result: Mapping[str, Any], participant: str) -> tuple[str, Quantit
             "a rate of work comes from a run of training; this result is none. Cure: runs/<name>/result.json"
         )
     epochs = (job.get("local") or {}).get("epochs") or 1
+    mean = mean_rows(result)
     seen: list[float] = []
     for each in result.get("rounds") or ():
         site = (each.get("sites") or {}).get(participant) or {}
-        taken, rows = (site.get("seconds") or {}).get("train"), site.get("examples")
+        taken, rows = (site.get("seconds") or {}).get("train"), mean or site.get("examples")
         lost = any(gone.get("party") == participant for gone in each.get("lost") or ())
         if taken and rows and not lost:
             seen.append(rows * epochs / taken)
@@ -174,6 +177,18 @@ def work_rate(result: Mapping[str, Any], participant: str) -> tuple[str, Quantit
         when = None
     quantity = measured(kept, "samples/s", f"{len(kept)} rounds of the run {result.get('run')}", at=when)
     return f"work.{job['name']}", quantity if when else replace(quantity, at="")
+
+
+def mean_rows(result: Mapping[str, Any]) -> float | None:
+    """Rows that an average participant of a run trains on; None where the run does not say.
+
+    Args:
+        result: As of `work_rate`. Under secure aggregation the run knows the sum alone.
+    """
+    members = result.get("participants") or ()
+    totals = (result.get("prepare") or {}).get("totals") or {}
+    rows = totals.get("train_rows") or sum(each.get("train_rows") or 0 for each in members)
+    return rows / len(members) if members and rows else None
 
 
 def newer(known: Mapping[str, Quantity], seen: Mapping[str, Quantity]) -> dict[str, Quantity]:

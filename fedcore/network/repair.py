@@ -19,12 +19,12 @@ from fedcore.errors import DataError
 from fedcore.network.cell import Cell, chosen_offers, per_owner
 from fedcore.network.evaluate import evaluate
 from fedcore.network.flow import assign
+from fedcore.network.found import Found, score
 from fedcore.network.offer import Offer, offers_digest
 from fedcore.network.place import NoPlacement, make_plan, placed_of, stand_by, uses
 from fedcore.network.plan import Participant, Plan, Quality, predict
 from fedcore.network.policy import Policy
 from fedcore.network.problem import Problem, build
-from fedcore.network.search import Found, score
 from fedcore.network.topology import Topology, without
 
 STRETCH = (1.0, 1.02, 1.05, 1.1, 1.2, 1.35, 1.6, 2.0, 3.0, 5.0, 10.0)

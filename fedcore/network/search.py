@@ -9,42 +9,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from fedcore.network.aggregators import place_aggregators
+from fedcore.network.budgets import within, within_budgets
 from fedcore.network.cell import Cell, chosen_offers, cut
 from fedcore.network.flow import Assignment, assign
-from fedcore.network.problem import Ints, Problem
-from fedcore.network.reference import round_seconds
+from fedcore.network.found import Found, score
+from fedcore.network.problem import Problem
+
+NEAR = (1.0, 1.1, 0.92, 1.3, 0.8)
+"""Lengths around that of a placement, as its multiples."""
 
 SWEEP = 28
 """Lengths of the round of the first sweep of a small problem; a large one has fewer."""
-
-
-@dataclass(frozen=True, eq=False)
-class Found:
-    """A placement in indices.
-
-    Args:
-        objective: Of the problem, with the round as long as it is.
-        round_s: Seconds.
-        owners, offers, sites: [pick], by owner.
-        price: Of a gram and of a unit of money, at which the budgets were kept; for the bound.
-    """
-
-    objective: float
-    round_s: float
-    owners: Ints
-    offers: Ints
-    sites: Ints
-    price: tuple[float, float] = (0.0, 0.0)
-
-    @property
-    def opened(self) -> tuple[int, ...]:
-        """The open sites, rising."""
-        return tuple(np.unique(self.sites).tolist())
 
 
 @dataclass
@@ -82,16 +62,13 @@ def search(problem: Problem, effort: Effort | None = None, start: Found | None =
     """
     effort = effort or Effort.of(problem)
     found = _Sweep(problem.priced(0.0, 0.0) if problem.budgets else problem, effort).run(start)
-    if found is None or not problem.budgets or _within(problem, found):
+    if found is None or not problem.budgets or within(problem, found):
         return found
-    return _within_budgets(problem, effort, found)
 
+    def solve(priced: Problem, near: Found | None) -> Found | None:
+        return _Sweep(priced, effort).run(near) if near is None else _Sweep(priced, effort).near(near)
 
-def score(problem: Problem, owners: Ints, offers: Ints, sites: Ints) -> Found:
-    """A placement with its objective, as the problem's arrays have it."""
-    length = round_seconds(problem, offers, sites)
-    parts = [*problem.cost[offers, sites].tolist(), *problem.open_cost[np.unique(sites)].tolist()]
-    return Found(problem.time_weight * length + math.fsum(parts), length, owners, offers, sites)
+    return within_budgets(problem, found, solve)
 
 
 @dataclass
@@ -130,6 +107,17 @@ class _Sweep:
             ):
                 break
         self._peel()
+        return self.best
+
+    def near(self, start: Found) -> Found | None:
+        """The best of a few lengths around that of a placement."""
+        low, high = shortest(self.problem), longest(self.problem)
+        if low is None or high < low:
+            return None
+        self.low, self.loosest = low, -math.inf
+        self.opened[start.round_s] = start.opened
+        for factor in NEAR:
+            self._try(max(low, min(high, start.round_s * factor)))
         return self.best
 
     def _around(self) -> Iterator[float]:
@@ -234,51 +222,3 @@ def lower(cell: Cell) -> float:
     forced = math.fsum(best[cell.mandatory])
     rest = np.sort(best[~cell.mandatory & np.isfinite(best)])[: cell.pick - int(cell.mandatory.sum())]
     return float(forced + rest.sum() + np.sort(cell.open_cost[cell.usable])[:1].sum())
-
-
-def _within(problem: Problem, found: Found) -> bool:
-    grams, money = problem.terms.of(found.offers, found.sites)
-    return grams <= problem.grams_most * (1 + 1e-12) and money <= problem.money_most * (1 + 1e-12)
-
-
-def _within_budgets(problem: Problem, effort: Effort, dear: Found) -> Found | None:
-    """The best within the budgets that prices on grams and money lead to: each price is raised until its budget holds."""
-    less = replace(effort, sweep=max(6, effort.sweep // 2), refine=max(2, effort.refine // 2))
-    best: Found | None = None
-
-    def tried(grams_price: float, money_price: float) -> Found | None:
-        nonlocal best
-        found = _Sweep(problem.priced(grams_price, money_price), less).run(None)
-        if found is None:
-            return None
-        told = score(problem, found.owners, found.offers, found.sites)
-        if _within(problem, told) and (best is None or told.objective < best.objective):
-            best = replace(told, price=(grams_price, money_price))
-        return told
-
-    unit = abs(dear.objective) + 1e-9
-    grams, money = problem.terms.of(dear.offers, dear.sites)
-    price = [0.0, 0.0]
-    most = (problem.grams_most, problem.money_most)
-    for _ in range(2):
-        for which, used in ((0, grams), (1, money)):
-            if not math.isfinite(most[which]):
-                continue
-            low, high = 0.0, unit / max(used, 1e-12) / 8
-
-            def spent(value: float, which: int = which) -> float:
-                price[which] = value
-                found = tried(price[0], price[1])
-                return math.inf if found is None else problem.terms.of(found.offers, found.sites)[which]
-
-            if spent(low) <= most[which]:
-                continue
-            for _ in range(14):
-                if spent(high) <= most[which]:
-                    break
-                low, high = high, high * 4
-            for _ in range(10):
-                middle = (low + high) / 2
-                low, high = (low, middle) if spent(middle) <= most[which] else (middle, high)
-            price[which] = high
-    return best

@@ -168,7 +168,8 @@ class Seen(Strict):
         start, end: UTC in ISO 8601, by the coordinator's clock: from the exchange's first message to this reply.
         seconds: Between them.
         waiting: How many of them the reply waited for lines or for other work; None where nobody knows.
-        bytes_down, bytes_up: Of the request and of the reply, without the owner's half.
+        bytes_down, bytes_up: Of the request and of the reply, without the owner's half; None for a reply that an aggregator
+            took in.
         other_down, other_up: Of the rest of the exchange: a protocol's own messages, and the half itself.
         result: SHA-256 of the arrays that came, where that was taken.
     """
@@ -178,8 +179,8 @@ class Seen(Strict):
     end: Moment
     seconds: Amount
     waiting: Amount | None = 0.0
-    bytes_down: Count
-    bytes_up: Count
+    bytes_down: Count | None
+    bytes_up: Count | None
     other_down: Count = 0
     other_up: Count = 0
     result: Sha256 | None = None
@@ -297,7 +298,7 @@ def differences(said: Said, seen: Seen, allowed: float = ALLOWED) -> tuple[str, 
         ("bytes_down", said.bytes_down, seen.bytes_down),
         ("bytes_up", said.bytes_up, seen.bytes_up),
     ):
-        if abs(one - other) > allowed * other:
+        if other is not None and abs(one - other) > allowed * other:
             found.append(f"{what}: the owner says {one}, the coordinator counted {other}")
     over = said.seconds - seen.seconds
     if over > max(allowed * seen.seconds, GRAIN_SECONDS):

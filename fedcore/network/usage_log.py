@@ -140,8 +140,9 @@ class Totals:
         self.disputed += bool(record.disputes)
         self.signed += bool(record.owner_signature and record.coordinator_signature)
         self.seconds += said.seconds
-        self.bytes_down += seen.bytes_down + seen.other_down
-        self.bytes_up += seen.bytes_up + seen.other_up
+        # What went through an aggregator the coordinator did not see.
+        self.bytes_down += (said.bytes_down if seen.bytes_down is None else seen.bytes_down) + seen.other_down
+        self.bytes_up += (said.bytes_up if seen.bytes_up is None else seen.bytes_up) + seen.other_up
         for name in ("cpu_seconds", "tflops_h", "samples", "items", "kwh", "energy", "epsilon_spent"):
             value = getattr(said, name)
             if value is not None:

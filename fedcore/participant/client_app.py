@@ -11,10 +11,11 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from fedcore.errors import JobError
 from fedcore.jobs.participant import Participant
-from fedcore.jobs.request import SECURE, TOTALS, PsiRequest, Request, TrainRequest
+from fedcore.jobs.request import AGGREGATE, SECURE, TOTALS, PsiRequest, Request, TrainRequest
 from fedcore.participant.meeting import Meetings, OverNetwork
 from fedcore.participant.mods.evidence import evidence
 from fedcore.participant.mods.guard import guard
+from fedcore.participant.mods.leased import leased
 from fedcore.participant.mods.metering import metering
 from fedcore.participant.mods.policy import policy, request_of
 from fedcore.participant.psi import Progress
@@ -42,7 +43,7 @@ def build_client_app(
     meet = meetings or OverNetwork()
     # On one machine the coordinator is trusted with keys anyway.
     signed = isinstance(meet, OverNetwork) and not meet.loopback
-    layers = [guard(resolve), evidence(resolve), metering(resolve, signed), policy(resolve)]
+    layers = [guard(resolve), evidence(resolve), metering(resolve, signed), policy(resolve), leased(resolve)]
     app = ClientApp(mods=[*layers, _secure(resolve, signed)])
 
     # The work imports torch, so it is imported when there is work.
@@ -75,6 +76,24 @@ def build_client_app(
         from fedcore.participant import nodes as network
 
         return network.answer(resolve(context), message)
+
+    @app.query("region")
+    def region(message: Message, context: Context) -> Message:
+        from fedcore.participant.aggregator import open_region
+
+        return open_region(resolve(context), message)
+
+    @app.query("join")
+    def join(message: Message, context: Context) -> Message:
+        from fedcore.participant.aggregator import join_region
+
+        return join_region(resolve(context), message)
+
+    @app.query(AGGREGATE.removeprefix("query."))
+    def aggregate(message: Message, context: Context) -> Message:
+        from fedcore.participant import aggregator
+
+        return aggregator.aggregate(resolve(context), message)
 
     @app.query("session")
     def session(message: Message, context: Context) -> Message:

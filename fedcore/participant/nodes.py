@@ -5,20 +5,26 @@
     bind      leases that all others have granted too -> what holds now
     release   leases that are not needed
 
-What is offered, promised and refused stands in `leases.jsonl` in the participant's state folder. Of its machines leave
-as much as each descriptor's `exposure` says.
+A message that asks for the work of a placed round names the version of its plan; the work is done only under a lease
+of that version that was bound (`check_work`). What was promised and refused stands in `leases.jsonl` in the
+participant's state folder, and holds whichever of its processes answers.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from fedcore.errors import DataError, FedcoreError, JobError
+from fedcore.errors import DataError, FedcoreError, JobError, PolicyRefused
 from fedcore.jobs.participant import Participant
 from fedcore.jobs.request import NODES
 from fedcore.network.descriptor import Descriptor, load_descriptor, sign_descriptor
@@ -31,6 +37,12 @@ STEP = "placement"
 LOG = "leases.jsonl"
 SLOTS = 4
 """Runs that share a node at a time, at most."""
+_KEPT = 64
+
+_lock = threading.Lock()
+# Log and the coordinator's key to the size of the log and what it says: a log that only this process writes is not read
+# for every message.
+_books: OrderedDict[tuple[Path, str], tuple[int, LeaseBook]] = OrderedDict()
 
 
 def answer(participant: Participant, message: Message) -> Message:
@@ -45,7 +57,7 @@ def answer(participant: Participant, message: Message) -> Message:
         asked = json.loads(str(record["about"])) if isinstance(record, ConfigRecord) else None
         what, body, key = asked["what"], asked["body"], str(asked["key"])  # type: ignore[index]
         told = _ANSWERS[what](participant, body, key)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise JobError("the coordinator's message about nodes cannot be read", step=STEP) from error
     return Message(RecordDict({NODES: ConfigRecord({"about": json.dumps(told)})}), reply_to=message)
 
@@ -85,37 +97,94 @@ def _offers(participant: Participant, body: Any, key: str) -> dict[str, Any]:
     }
 
 
+def check_work(participant: Participant, plan: str, version: int) -> None:
+    """Refuse the work of a plan that is not leased here.
+
+    Args:
+        plan: Its name, which is the run's.
+        version: Of the plan by which the work is asked for.
+
+    Raises:
+        PolicyRefused: No lease of it holds, or it is older than the plan that does.
+    """
+    with _book(participant) as book:
+        held = [each for each in book.held if each.plan == plan]
+        if not held:
+            raise PolicyRefused(
+                f"no lease of plan {plan} holds here: none was granted, or it has ended or was given back. Cure: plan "
+                "again",
+                party=participant.name,
+                step=STEP,
+            )
+        # One that is not yet bound says nothing of the work that goes on meanwhile.
+        same = [each for each in held if each.version == version]
+        book.check(max(same or held, key=lambda each: (each.version, each.expires)).id, version)
+
+
+def working_node(participant: Participant, plan: str, version: int) -> str | None:
+    """The node that is leased for the work of a plan's version; None where that cannot be told."""
+    with _book(participant) as book:
+        found = {each.node for each in book.held if (each.plan, each.version) == (plan, version)}
+    return found.pop() if len(found) == 1 else None
+
+
 def _lease(participant: Participant, body: Any, key: str) -> list[dict[str, Any]]:
-    book = _book(participant, body[0]["coordinator"], key)
-    answers = []
-    for each in body:
-        told = book.ask(LeaseRequest(**each))
-        answers.append({"granted": isinstance(told, Lease), **asdict(told)})
-    return answers
+    asked = [LeaseRequest(**each) for each in body]
+    slots = {node.node: SLOTS for node in nodes_of(participant)}
+    with _book(participant, asked[0].coordinator, key, slots) as book:
+        told = [book.ask(each) for each in asked]
+    return [{"granted": isinstance(each, Lease), **asdict(each)} for each in told]
 
 
-def _bind(participant: Participant, body: Any, key: str) -> dict[str, str]:
-    book = _book(participant, "coordinator", key)
-    told = {}
-    for lease in body:
-        try:
-            told[str(lease)] = book.bind(str(lease)).expires
-        except FedcoreError as error:
-            told[str(lease)] = f"refused: {error.message}"
+def _bind(participant: Participant, body: Any, key: str) -> dict[str, dict[str, Any]]:
+    told: dict[str, dict[str, Any]] = {}
+    with _book(participant) as book:
+        for lease in body:
+            try:
+                book.bind(str(lease))
+                told[str(lease)] = {"bound": True}
+            except FedcoreError as error:
+                told[str(lease)] = {"bound": False, "reason": error.message}
     return told
 
 
 def _release(participant: Participant, body: Any, key: str) -> dict[str, bool]:
-    book = _book(participant, "coordinator", key)
-    return {str(lease): book.release(str(lease)) for lease in body}
+    with _book(participant) as book:
+        return {str(lease): book.release(str(lease)) for lease in body}
 
 
 _ANSWERS = {"offers": _offers, "lease": _lease, "bind": _bind, "release": _release}
 
 
-def _book(participant: Participant, coordinator: str, key: str) -> LeaseBook:
-    """What was promised so far, from its log."""
-    slots = {node.node: SLOTS for node in nodes_of(participant)}
+@contextmanager
+def _book(
+    participant: Participant, coordinator: str = "", key: str = "", slots: dict[str, int] | None = None
+) -> Iterator[LeaseBook]:
+    """What was promised so far; nobody else promises anything meanwhile.
+
+    Args:
+        coordinator, key: Who asks for a lease, and its key. It comes with the coordinator's message, as that of a
+            session does, from the SuperLink that this site has pinned.
+        slots: Of each node, where a lease is asked for.
+    """
     folder = state_folder(participant)
     folder.mkdir(parents=True, exist_ok=True)
-    return LeaseBook(identity_of(participant), slots, {coordinator: key}, log=folder / LOG)
+    log = folder / LOG
+    # Threads of this process do not keep each other out of a file that the process has locked.
+    with _lock, (folder / f"{LOG}.lock").open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        pins = {coordinator: key} if coordinator else {}
+        about = f"{coordinator} {key} {sorted(slots.items()) if slots else ''}"
+        size, book = _books.pop((log, about), (-1, None))
+        if book is None or size != _size(log):
+            book = LeaseBook(identity_of(participant), slots or {}, pins, log=log)
+        try:
+            yield book
+        finally:
+            _books[log, about] = _size(log), book
+            while len(_books) > _KEPT:
+                _books.popitem(last=False)
+
+
+def _size(log: Path) -> int:
+    return log.stat().st_size if log.exists() else 0

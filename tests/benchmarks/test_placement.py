@@ -6,12 +6,22 @@ import numpy as np
 import psutil
 import pytest
 
-from benchmarks import placement
+from benchmarks import placement, placement_baselines
 from benchmarks.placement_baselines import CHOICES, judged, placed, random, restricted, star
 from benchmarks.placement_instances import instance
 from fedcore.network.offer import check_offers
 from fedcore.network.problem import build
-from fedcore.network.search import search
+from fedcore.network.search import Effort, search
+
+
+@pytest.fixture(autouse=True)
+def small_grids(monkeypatch):
+    """Baselines try few values, each for a moment."""
+    monkeypatch.setattr(placement_baselines, "QUANTILES", (0.5,))
+    monkeypatch.setattr(placement_baselines, "DRAWS", 2)
+    monkeypatch.setattr(
+        placement_baselines, "search", lambda problem, _=None: search(problem, Effort(6, 1, 1))
+    )
 
 
 @pytest.fixture(scope="module")

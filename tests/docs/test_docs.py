@@ -16,6 +16,7 @@ from fedcore.cli.main import COMMANDS, load
 from fedcore.jobs.load import KINDS, check_file, recognise
 from fedcore.jobs.problems import Problem
 from fedcore.jobs.source import read_source
+from fedcore.network.files import check_network_file
 from tests.docs.pages import PAGES, ROOT, Block, anchors, blocks, code_words, commands, links, name, text_of
 
 YAML = [block for page in PAGES for block in blocks(page, "yaml")]
@@ -126,6 +127,9 @@ def problems_of(text: str, folder: Path) -> list[str]:
     """What is wrong with a block. One without a name is part of a file, so that keys may be missing."""
     file = folder / "block.yaml"
     file.write_text(text)
+    of_network = check_network_file(file)
+    if of_network is not None:
+        return [str(problem) for problem in of_network.problems]
     source, _ = read_source(file)
     kind = recognise(source.data)
     part = not isinstance(source.data, dict) or not {"name", "members"} & set(source.data)

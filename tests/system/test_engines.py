@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import signal
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,11 @@ from safetensors.numpy import load_file
 
 from fedcore.engines.federation import down, up
 from fedcore.jobs.load import LoadedFederation, load_federation
+from fedcore.network.descriptor import describe, write_descriptor
+from fedcore.network.plan import load_plan
 from fedcore.trust import evidence
+from tests.fedcore.network.nodes import found, node_file
+from tests.fedcore.network.placing import network
 from tests.sites import Study, blobs, write_federation, write_job, write_site
 from tests.system.commands import fedcore, result, start, wait_for
 
@@ -26,11 +31,15 @@ ALLOWS_TESTS = "  code: [fedcore, strategies, tests]\n"
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """Three sites of 40, 50 and 60 rows."""
+    """Three sites of 40, 50 and 60 rows, each with a node on a map of three places."""
     folder = tmp_path_factory.mktemp("engines")
     study = Study(folder)
     for i, name in enumerate(study.names):
-        write_site(folder, name, blobs(40 + 10 * i, i), extra=ALLOWS_TESTS)
+        node = describe(node_file(owner=name, site=f"s{i}"), found(), at=datetime.now(UTC))
+        write_descriptor(node, folder / f"{name}-node.json")
+        write_site(folder, name, blobs(40 + 10 * i, i), extra=f"{ALLOWS_TESTS}nodes: [{name}-node.json]\n")
+    (folder / "map.json").write_text(network().file.model_dump_json())
+    (folder / "policy.yaml").write_text("{name: three, aggregators: {standby: 0}}")
     return study
 
 
@@ -38,7 +47,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 def federation(study: Study) -> Any:
     """The study's federation, up: SuperLink and three SuperNodes over TLS with node authentication."""
     port = free_port()
-    write_federation(study.folder, study.names, extra=f'coordinator: {{address: "localhost:{port}"}}\n')
+    extra = f'coordinator: {{address: "localhost:{port}"}}\nnetwork: {{map: map.json, root: s0}}\n'
+    write_federation(study.folder, study.names, extra=extra)
     loaded = load_federation(study.federation)
     up(loaded)
     yield loaded
@@ -97,6 +107,27 @@ def test_three_engines_give_the_same_metrics_and_the_same_model(
     received = list(evidence.read(folders["deployment"] / "evidence" / "coordinator.jsonl"))
     arrived = [e for e in received if e.get("party") == study.names[0] and e.get("step") == "train round 2"]
     assert left[told["run"], 2] == arrived[0]["sha256"]
+
+
+def test_a_placed_job_leases_its_nodes_and_gives_the_same_model(
+    study: Study, federation: LoadedFederation
+) -> None:
+    study.job = write_job(study.folder, rounds=2, deadline=120)
+    base = run_on(study, "embedded", "unplaced")
+    study.job = write_job(study.folder, rounds=2, deadline=120, placement="policy.yaml")
+    folder = run_on(study, "deployment", "placed")
+    one, other = load_file(base / "model.safetensors"), load_file(folder / "model.safetensors")
+    for name in one:
+        np.testing.assert_allclose(other[name], one[name], rtol=0, atol=1e-5)
+    told = result(folder)
+    assert [record["placement"]["participants"] for record in told["rounds"]] == [study.names] * 2
+    plan = load_plan(folder / "plan.json")
+    assert plan.version == 1 and [each.owner for each in plan.participants] == study.names
+    for name in study.names:
+        events = list(evidence.read(study.folder / ".fedcore" / name / "leases.jsonl"))
+        assert [each["event"] for each in events] == ["seen", "granted", "bound", "released"]
+        lease = events[1]["lease"]
+        assert (lease["plan"], lease["version"]) == (told["run"], 1)
 
 
 def held_job(study: Study, after: int = 0, **settings: Any) -> Path:

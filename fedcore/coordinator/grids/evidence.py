@@ -17,8 +17,7 @@ from flwr.serverapp import Grid
 
 from fedcore.coordinator.grids.layer import Layer
 from fedcore.flower import arrays_in, digest_of, error_reply, metrics_in, payload_bytes
-from fedcore.jobs.request import SECURE
-from fedcore.participant.region import REGION
+from fedcore.jobs.request import REGION, SECURE
 from fedcore.trust import evidence
 
 EXTRA = "extra/"

@@ -23,10 +23,11 @@ from fedcore.coordinator.grids.evidence import EvidenceGrid, Phase
 from fedcore.coordinator.grids.layer import Layer
 from fedcore.errors import DataError, FedcoreError
 from fedcore.flower import payload_bytes
+from fedcore.jobs.request import USAGE
 from fedcore.network.plan import Plan
 from fedcore.network.usage import Said, Seen, UsageRecord, check_said, read_said, record_of
 from fedcore.network.usage_log import UsageLog
-from fedcore.participant.mods.metering import METERED, USAGE, kind_of, round_of
+from fedcore.participant.mods.metering import METERED, kind_of, round_of
 from fedcore.trust import evidence
 from fedcore.trust.identity import Identity
 
@@ -86,14 +87,13 @@ class MeteringGrid(Layer):
             yield from super().stream(asked, timeout)
             return
         to_node = {message.metadata.dst_node_id: message for message in asked}
-        for node, message in to_node.items():
-            told = {"plan": self._plan, "node": self._nodes.get(self.evidence.name_of(node), "")}
-            message.content[USAGE] = ConfigRecord({name: value for name, value in told.items() if value})
+        for message in asked:
+            # The same for all: one content may serve all messages, and an aggregator passes on one.
+            message.content[USAGE] = ConfigRecord({"plan": self._plan} if self._plan else {})
         phase, began, at = self.evidence.phase, time.perf_counter(), datetime.now(UTC)
         for reply in super().stream(asked, timeout):
-            if reply.has_content() and USAGE in reply.content:
-                seconds = time.perf_counter() - began
-                self._take(phase, to_node[reply.metadata.src_node_id], reply, at, seconds)
+            if reply.has_content():
+                self._take(phase, to_node, reply, at, time.perf_counter() - began)
             yield reply
 
     def write(self) -> None:
@@ -108,33 +108,42 @@ class MeteringGrid(Layer):
                 log.warning("usage of %s in dispute, %s: %s", record.said.owner, record.seen.phase, dispute)
         self.usage.add(*records, durable=self.evidence.digest)
 
-    def _take(self, phase: Phase, asked: Message, reply: Message, at: datetime, seconds: float) -> None:
-        party = self.evidence.name_of(reply.metadata.src_node_id)
-        told = reply.content[USAGE]
-        whole = payload_bytes(reply.content)
-        del reply.content[USAGE]
-        try:
-            said, signature = _half(told)
-            self._check(said, signature, party, asked)
-        except FedcoreError as error:
-            log.warning("no usage record of %s, %s: %s", party, phase.step, error.message)
-            refused = {"event": "usage refused", "party": party, "step": phase.step, "why": error.message}
-            evidence.append(self.evidence.log, refused, durable=self.evidence.digest)
-            return
+    def _take(
+        self, phase: Phase, asked: Mapping[int, Message], reply: Message, at: datetime, seconds: float
+    ) -> None:
+        """Take the halves out of a reply: its own, or those of the children of a region."""
+        whole, own = payload_bytes(reply.content), reply.metadata.src_node_id
+        halves = {name: record for name, record in reply.content.items() if name.split(" ")[0] == USAGE}
+        for name in halves:
+            del reply.content[name]
         up = payload_bytes(reply.content)
-        seen = Seen(
-            phase=phase.step,
-            start=at.isoformat(),
-            end=datetime.now(UTC).isoformat(),
-            seconds=seconds,
-            # Lines, and other participants' work on the same machine, are in it.
-            waiting=None,
-            bytes_down=payload_bytes(asked.content),
-            bytes_up=up,
-            other_up=whole - up,
-            result=phase.sites.get(party, {}).get("sha256"),
-        )
-        self._taken.append(Taken(phase, said, signature, seen))
+        for name, told in halves.items():
+            direct = name == USAGE
+            node = own if direct else _node(name)
+            party = self.evidence.name_of(own if node is None else node)
+            try:
+                if node is None or node not in asked:
+                    raise DataError(f"there is a half {name!r} in the reply of {party}, who was not asked")
+                said, signature = _half(told)
+                self._check(said, signature, party, asked[node])
+            except FedcoreError as error:
+                log.warning("no usage record of %s, %s: %s", party, phase.step, error.message)
+                refused = {"event": "usage refused", "party": party, "step": phase.step, "why": error.message}
+                evidence.append(self.evidence.log, refused, durable=self.evidence.digest)
+                continue
+            seen = Seen(
+                phase=phase.step,
+                start=at.isoformat(),
+                end=datetime.now(UTC).isoformat(),
+                seconds=seconds,
+                # Lines, and other participants' work on the same machine, are in it.
+                waiting=None,
+                bytes_down=payload_bytes(asked[own].content) if direct else None,
+                bytes_up=up if direct else None,
+                other_up=whole - up if direct else 0,
+                result=phase.sites.get(party, {}).get("sha256") if direct else None,
+            )
+            self._taken.append(Taken(phase, said, signature, seen))
 
     def _check(self, said: Said, signature: str, party: str, asked: Message) -> None:
         expected = {
@@ -153,20 +162,24 @@ class MeteringGrid(Layer):
         node = self._nodes.get(party)
         if said.node is not None and node not in (None, said.node):
             raise DataError(f"it is of node {said.node!r}, and the plan names {node!r}", party=party)
+        if any((each.phase, each.said.owner) == (self.evidence.phase, party) for each in self._taken):
+            raise DataError(
+                "this participant sent two halves in one exchange; the first one counts", party=party
+            )
         if said.id in self.usage or any(said.id == each.said.id for each in self._taken):
             raise DataError(f"usage record {said.id} was sent before; a record counts once", party=party)
         check_said(said, signature, self.pins, signed=self.signed)
 
     def _record(self, taken: Taken, identity: Identity | None) -> UsageRecord:
         """The record, with what else the exchange cost this participant in bytes."""
-        total = taken.phase.sites.get(taken.said.owner, {}).get("bytes", {})
         seen = taken.seen
-        seen = seen.model_copy(
-            update={
+        if seen.bytes_down is not None and seen.bytes_up is not None:
+            total = taken.phase.sites.get(taken.said.owner, {}).get("bytes", {})
+            others = {
                 "other_down": max(0, int(total.get("down", 0)) - seen.bytes_down),
                 "other_up": max(seen.other_up, int(total.get("up", 0)) - seen.bytes_up),
             }
-        )
+            seen = seen.model_copy(update=others)
         return record_of(taken.said, taken.signature, seen, identity=identity)
 
 
@@ -183,3 +196,9 @@ def _half(record: Any) -> tuple[Said, str]:
     except (ValueError, KeyError, RecursionError) as error:
         raise DataError("the reply's half of a usage record cannot be read", step="usage") from error
     return read_said(told), str(record.get("signature", ""))
+
+
+def _node(name: str) -> int | None:
+    """The node of a half that came through a region."""
+    text = name.removeprefix(USAGE + " ")
+    return int(text) if text.isascii() and text.isdigit() else None

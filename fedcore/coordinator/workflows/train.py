@@ -27,9 +27,10 @@ from fedcore.coordinator.grids.metering import MeteringGrid
 from fedcore.coordinator.grids.placement import PlacementGrid
 from fedcore.coordinator.grids.secure import SecureAggregationGrid
 from fedcore.coordinator.model import Model
-from fedcore.coordinator.placing import Placing, placing
+from fedcore.coordinator.placing import Placing
 from fedcore.coordinator.prepare import Agreement, prepare, wait_for_nodes
 from fedcore.coordinator.workflows.metering import metering_grid
+from fedcore.coordinator.workflows.placement import placing
 from fedcore.coordinator.workflows.protection import add_totals, check_size, check_summable, secure_grid
 from fedcore.coordinator.workflows.settings import GRACE, Settings
 from fedcore.errors import JobError, ProtocolFailed, RunInterrupted
@@ -85,7 +86,7 @@ def run_train(job: TrainJob, grid: Grid, settings: Settings) -> Outcome:
     """
     entry, strategy = make_strategy(job)
     names: dict[int, str] = dict(settings.registered or {})
-    hierarchy = HierarchyGrid(grid, settings.aggregators) if _regional(job) else None
+    hierarchy = HierarchyGrid(grid, settings.aggregators) if _regional(job, entry) else None
     evidence = EvidenceGrid(
         hierarchy or grid,
         lambda node: names.get(node, f"node {node}"),
@@ -127,9 +128,15 @@ def run_train(job: TrainJob, grid: Grid, settings: Settings) -> Outcome:
         log.info("resumed after round %d", stored.number)
     planner = None
     if job.placement is not None:
-        planner = placed.planner = placing(job, settings, cohort, evidence, hierarchy, agreement, arrays)
+        planner = placed.planner = placing(
+            job, settings, cohort, evidence, hierarchy, agreement, arrays, progress.rounds
+        )
     rounds = _Rounds(job, settings, strategy, evidence, top, model, progress, planner, metered)
-    kept = rounds.run(arrays)
+    try:
+        kept = rounds.run(arrays)
+    finally:
+        if planner is not None:
+            planner.close()
     if job.protection.on and all(record["empty"] for record in progress.rounds):
         why = progress.rounds[-1]["protection"]["train"]["failed"]
         raise ProtocolFailed(f"no round gave a sum; the last: {why}", party="coordinator", step="train")
@@ -144,9 +151,13 @@ def run_train(job: TrainJob, grid: Grid, settings: Settings) -> Outcome:
     return Outcome(kept, progress, agreement, baselines, totals)
 
 
-def _regional(job: TrainJob) -> bool:
-    """Whether a job's rounds may be sent through regions: only what words or plain numbers add up to."""
-    return job.placement is not None and job.protection.secure_aggregation.protocol in ("none", "secagg+")
+def _regional(job: TrainJob, entry: Entry) -> bool:
+    """Whether a job's rounds may be sent through regions: only what words or plain numbers add up to.
+
+    A strategy that looks at each update, as the median does, would take a region's mean for one.
+    """
+    protocol = job.protection.secure_aggregation.protocol
+    return job.placement is not None and (protocol == "secagg+" or (protocol == "none" and entry.summable is True))
 
 
 def _protected(

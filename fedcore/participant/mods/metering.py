@@ -32,7 +32,7 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 from fedcore.errors import DataError, FedcoreError
 from fedcore.flower import arrays_in, configs_in, digest_of, metrics_in, payload_bytes
 from fedcore.jobs.participant import Participant
-from fedcore.jobs.request import TrainRequest
+from fedcore.jobs.request import NODES, USAGE, TrainRequest
 from fedcore.network.descriptor import Descriptor, check_descriptor, load_descriptor
 from fedcore.network.metering import figures
 from fedcore.network.quantity import check_quantities, moment
@@ -41,8 +41,6 @@ from fedcore.participant.meeting import identity_of, state_folder
 from fedcore.participant.mods.policy import request_of
 from fedcore.trust.identity import Identity, load_identity
 
-USAGE = "usage"
-"""Name of the ConfigRecord that asks for the half, and of the one that brings it."""
 METERED = ("train", "evaluate")
 _EXAMPLES = "num-examples"
 
@@ -65,21 +63,24 @@ def metering(resolve: Callable[[Context], Participant], signed: bool) -> Mod:
         participant = resolve(context)
         down, number = payload_bytes(message.content), round_of(message.content)
         del message.content[USAGE]
-        plan = asked.get("plan")
+        plan, placed = asked.get("plan"), message.content.get(NODES)
         with _Clock() as clock:
             reply = call_next(message, context)
         if not reply.has_content():
             return reply
-        request = request_of(message)
+        request, node = request_of(message), None
+        if len(participant.nodes) > 1 and isinstance(placed, ConfigRecord):
+            from fedcore.participant.nodes import working_node
+
+            node = working_node(participant, request.run, int(placed["version"]))  # type: ignore[arg-type]
         protected = isinstance(request, TrainRequest) and request.protected
         seconds = _two_digits(clock.seconds) if protected else clock.seconds
         cpu = None if protected else clock.cpu_seconds
         device, precision = _where(participant, request)
         up = payload_bytes(reply.content)
         identity = _identity(participant, signed)
-        node = asked.get("node")
         stands_for = figures(
-            _descriptor(participant, node if isinstance(node, str) else None, identity),
+            _descriptor(participant, node, identity),
             seconds=seconds,
             device=device,
             precision=precision,

@@ -9,6 +9,7 @@ import pytest
 
 from fedcore.cli.main import run
 from fedcore.jobs.load import load_job
+from fedcore.network.policy import load_policy
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 JOB = "kind: train\nname: a\ndata: rows\ntask: {use: tabular-classifier, target: y}\n"
@@ -101,3 +102,35 @@ def test_problem_of_a_file_that_two_files_name_is_told_once(
     (tmp_path / "f.yaml").write_text("name: f\nparticipants: [s.yaml]\n")
     assert run(["validate", str(tmp_path / "f.yaml"), str(tmp_path / "s.yaml")]) == 2
     assert capsys.readouterr().err.count("resources.gpus") == 1
+
+
+def test_maps_policies_and_nodes_are_checked_beside_jobs(
+    sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "node.yaml").write_text("node: n\nowner: a\nsite: s\njurisdiction: CN\npue: 0.8\n")
+    (tmp_path / "policy.yaml").write_text("name: p\nweights: {time: 1, carbon: 1}\n")
+    files = [
+        str(CONFIGS / "networks" / "eight_hubs.yaml"),
+        str(tmp_path / "node.yaml"),
+        str(tmp_path / "policy.yaml"),
+    ]
+    assert run(["validate", str(sound), *files, "--json"]) == 2
+    answer = json.loads(capsys.readouterr().out)
+    assert [(each["kind"], each["valid"]) for each in answer["files"]] == [
+        ("job", True),
+        ("network", True),
+        ("node", False),
+        ("policy", False),
+    ]
+    assert [problem["key"] for problem in answer["problems"]] == ["pue", "weights"]
+
+
+def test_a_policy_is_shown_with_every_default_and_is_the_same_policy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "policy.yaml").write_text("name: p\nparticipants: {pick: 4}\n")
+    assert run(["validate", "--show", str(tmp_path / "policy.yaml")]) == 0
+    shown = capsys.readouterr().out
+    assert "  from: random\n" in shown and "  children_min: 3\n" in shown
+    (tmp_path / "shown.yaml").write_text(shown)
+    assert load_policy(tmp_path / "shown.yaml") == load_policy(tmp_path / "policy.yaml")

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 from fedcore.coordinator.workflows import protection
 from fedcore.errors import JobError, PolicyRefused
+from fedcore.network.usage_log import FILE, read_log
 from tests.sites import Study, blobs, write_federation, write_job, write_site
 
 OPTIONS = {
@@ -69,9 +70,13 @@ def test_the_record_says_what_was_protected_how_exactly_and_who_opened_it(five: 
     assert 0 < account["error"] <= account["error_bound"] < 1e-4 * 8
     assert set(account["opened_by"]) <= set(five.names)
     assert len(account["opened_by"]) == (account["threshold"] or 1)
-    assert first["bytes"]["up"] == sum(
+    told = sum(
         int(stage["up"]) for phase in first["protection"].values() for stage in phase["stages"].values()
     )
+    records = [each for each in read_log(run.folder / "evidence" / FILE) if each.said.round == 1]
+    # Beside the protocol's messages each reply brings its half of a usage record.
+    halves = sum(len(each.said.model_dump_json(exclude_none=True)) for each in records)
+    assert first["bytes"]["up"] == told + halves + len(records) * len("saidsignature")
     receipt = json.loads((run.folder / "evidence" / "receipt.json").read_text())
     assert {layers["protection"] for layers in receipt["layers"].values()} == {protocol}
 

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 import fedcore
 from fedcore.errors import JobError, PolicyRefused, ProtocolFailed, RunInterrupted
+from fedcore.network.usage_log import FILE, read_log
 from fedcore.trust import evidence
 from tests.sites import Study, blobs, write_federation, write_job, write_site
 
@@ -107,9 +108,13 @@ def test_the_record_says_what_was_protected_and_what_it_cost(five: Study) -> Non
     assert list(second["protection"]["train"]["stages"]) == ["masked", "confirm", "reveal"]
     assert account["summed"] == 5 and account["dropped"] == {} and account["failed"] == ""
     assert account["stages"]["masked"]["up"] > account["stages"]["reveal"]["up"] > 0
-    assert first["bytes"]["up"] == sum(
+    protocol = sum(
         int(stage["up"]) for phase in first["protection"].values() for stage in phase["stages"].values()
     )
+    records = [each for each in read_log(run.folder / "evidence" / FILE) if each.said.round == 1]
+    # Beside the protocol's messages each reply brings its half of a usage record.
+    halves = sum(len(each.said.model_dump_json(exclude_none=True)) for each in records)
+    assert first["bytes"]["up"] == protocol + halves + len(records) * len("saidsignature")
     # No metric and no number of examples of a single site is known.
     assert all(set(site) == {"bytes", "seconds"} for site in first["sites"].values())
     receipt = json.loads((run.folder / "evidence" / "receipt.json").read_text())

@@ -31,7 +31,7 @@ from fedcore.jobs.validation import validate
 from tests.fedcore.jobs.job_files import JOB, KEY, PARTICIPANT, only, told
 
 CONFIGS = Path(__file__).parents[3] / "configs"
-READY = sorted(CONFIGS.glob("*/*.yaml"))
+READY = [file for kind in ("federations", "jobs") for file in sorted(CONFIGS.glob(f"{kind}/*.yaml"))]
 
 # Files that files name
 
@@ -97,7 +97,7 @@ def test_federation_reports_its_participant_files_and_roster(folder: Path) -> No
         "a.yaml:7: participants[3]: s4.yaml does not exist; paths are relative to this file",
         "a.yaml:8: participants[4]: s1.yaml stands twice; name each participant once",
         's3.yaml:2: catalog: unknown key; did you mean "catalogue"? allowed: catalogue, evidence, identity, '
-        "inbound, name, output, peers, policy, resources, state",
+        "inbound, name, nodes, output, peers, policy, resources, state",
         'roster.yaml:2: members.site-a.public_key: the text "ssh-rsa AAAA" is not an OpenSSH public key line '
         "that begins with ecdsa-sha2-nistp384",
     ]

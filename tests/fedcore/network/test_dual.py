@@ -96,3 +96,31 @@ def test_what_cannot_be_has_an_infinite_bound():
 def test_fewest_sites_have_room_for_all():
     assert fewest_sites(cell(1, 4, 0, 0.0)) == 3
     assert fewest_sites(cell(1, 10, 0, 0.0)) == 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(steps=st.integers(1, 40), **CELLS)
+def test_what_the_prices_rule_out_is_in_no_assignment_below_the_limit(steps, seed, room, mandatory, holes):
+    of = cell(seed, room, mandatory, holes)
+    found = place_aggregators(of)
+    if found is None:
+        return
+    limit = found.value * 1.15
+    pairs, must = worthwhile(of, ascend(of, *from_flow(of, found), limit, steps), limit)
+    for size in (1, 2, 3):
+        for opened in itertools.combinations(range(5), size):
+            other = assign(of, opened)
+            if other is not None and other.value <= limit:
+                at = np.flatnonzero(other.site >= 0)
+                assert pairs[at, other.site[at]].all()
+                assert not (must[list(opened)] == -1).any()
+                assert set(np.flatnonzero(must == 1)) <= set(opened)
+
+
+def test_sites_that_only_fit_together_are_found():
+    cost = np.full((6, 3), np.inf)
+    cost[:3, 0], cost[3:, 1], cost[[0, 1, 3, 4], 2] = 1.0, 1.0, 0.1
+    every = np.ones(3, dtype=bool)
+    of = Cell(1.0, np.arange(6), cost, np.full(3, 3), every, np.zeros(6, dtype=bool), np.zeros(3), 6, 3, 2)
+    found = place_aggregators(of)
+    assert found is not None and found.opened == (0, 1)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -67,9 +68,11 @@ def test_the_flow_is_what_trying_everything_finds(seed, owners, pick, room, leas
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10**6), room=st.integers(9, 20), mandatory=st.integers(0, 5))
+@given(seed=st.integers(0, 10**6), room=st.integers(9, 12), mandatory=st.integers(0, 5))
 def test_many_arcs_solved_in_parts_are_worth_what_they_are_at_once(seed, room, mandatory):
-    of = cell(seed, 120, 6, 40, room, 3, mandatory, holes=0.5)
+    of = cell(seed, 120, 6, 40, room, 3, mandatory, holes=0.1)
+    noise = np.random.default_rng(seed).normal(0, 0.1, of.cost.shape) + 0.1 * np.arange(6)
+    of = replace(of, cost=np.where(np.isfinite(of.cost), of.cost[:, :1] * 0.1 + noise, np.inf))
     whole_at_once = assign(of, (0, 1, 2, 4, 5))
     before, flow.FEW_ARCS = flow.FEW_ARCS, 10
     try:

@@ -15,6 +15,8 @@ from fedcore.network import rates
 from fedcore.network.power import EnergyCounters
 from fedcore.network.probe import names, newer, probe, work_rate
 from fedcore.network.quantity import Quantity, contradictions, counted, measured
+from fedcore.network.work import predict
+from tests.fedcore.network.nodes import described, found, request
 
 ALL = {*module._CPU_SHARES, "cores", "memory.cpu", "power.idle", "power.load"}
 
@@ -190,6 +192,29 @@ def test_the_rate_of_a_run_is_rows_and_epochs_over_seconds_without_the_first_rou
     name, found = work_rate(result(9.0, 1.0, 1.1, 0.9), "anna")
     assert name == "work.digits" and found.value == pytest.approx(200) and found.samples == 3
     assert found.at == "2026-03-01T12:00:00+00:00" and found.unit == "samples/s"
+
+
+def test_the_rate_is_in_rows_of_an_average_participant_so_that_a_request_for_them_gives_its_own_time() -> (
+    None
+):
+    data = result(9.0, 2.0, 2.0, 2.0)
+    data["participants"] = [{"name": "anna", "train_rows": 100}, {"name": "bert", "train_rows": 300}]
+    rate = work_rate(data, "anna")[1].value
+    assert rate == pytest.approx(200 * 2 / 2.0)
+    asked = request(samples=200, epochs=2, protocol="none", neighbours=0)
+    node = described(quantities=found(**{"work.digits": work_rate(data, "anna")[1]}))
+    assert asked.samples * asked.epochs / predict(asked, node, "cpu")[0].value == pytest.approx(2.0)
+
+
+def test_under_a_protected_sum_the_rows_of_all_give_the_rate() -> None:
+    data = result(9.0, 2.0, 2.0, 2.0)
+    for each in data["rounds"]:
+        del each["sites"]["anna"]["examples"]
+    data |= {
+        "participants": [{"name": "anna", "train_rows": None}] * 4,
+        "prepare": {"totals": {"train_rows": 400}},
+    }
+    assert work_rate(data, "anna")[1].value == pytest.approx(100.0)
 
 
 def test_one_round_is_a_rate_that_is_in_doubt() -> None:

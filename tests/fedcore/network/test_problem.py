@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from fedcore.errors import DataError, JobError
 from fedcore.network.evaluate import Placed, evaluate
+from fedcore.network.found import score
 from fedcore.network.policy import Aggregators, Hard, LatencyLimit, Needed, Participants
 from fedcore.network.problem import Work, build
 from fedcore.network.reference import Scale, random_choice
-from fedcore.network.search import score
 from fedcore.network.topology import TopologyFile, topology_from
 from tests.fedcore.network.placing import WORK, network, offer, policy, problem, random_offers
 

@@ -58,6 +58,19 @@ def test_a_lost_node_is_replaced_and_the_others_stay(plan):
     assert verify(mended.plan, mended.offers, mended.topology, RULES).violations == ()
 
 
+def test_a_newcomer_that_is_cheaper_pushes_nobody_out(plan):
+    lost = plan.participants[0]
+    nodes = [(o.owner, o.node) for o in OFFERS if o.owner == lost.owner]
+    cheap = [
+        offer(
+            900 + i, f"new{i}", plan.participants[i].site, work_s=0.1, gco2_location=0.0, cost=0.0, trust=1.0
+        )
+        for i in range(4)
+    ]
+    mended = repair(plan, [*OFFERS, *cheap], TOPOLOGY, RULES, Loss(nodes=nodes))
+    assert mended.left == (lost.owner,) and len(mended.joined) == 1 and mended.joined[0].startswith("new")
+
+
 def test_another_node_of_the_same_owner_takes_over():
     offers = [offer(i, f"p{i}", "s0") for i in range(4)] + [offer(90, "p0", "s1", work_s=11.0)]
     rules = policy(4, standby=0)

@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedcore.network import bound
 from fedcore.network.bound import prove
 from fedcore.network.evaluate import Placed, evaluate
+from fedcore.network.found import score
 from fedcore.network.policy import Hard, LatencyLimit, Participants, Weights
 from fedcore.network.search import search
 from tests.fedcore.network.placing import (
@@ -34,6 +36,19 @@ def test_the_search_finds_and_the_bound_does_not_exceed_what_trying_everything_f
     assert placed.objective == pytest.approx(best.objective, rel=1e-9)
     proof = prove(found, placed, 1e-4, 20.0)
     assert best.objective - 2e-4 <= proof.bound <= best.objective + 1e-9
+
+
+@pytest.mark.parametrize("tolerance", [0.2, 0.03])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_bound_holds_also_below_a_bad_placement(monkeypatch, seed, tolerance):
+    found = problem(random_offers(seed, 40, 3), network(3, 100.0), policy(8), seed=seed)
+    good = search(found)
+    at = found.first[np.argsort(found.seconds.min(axis=1)[found.first])[-8:]]
+    bad = score(found, found.owner_of[np.sort(at)], np.sort(at), np.ones(8, dtype=np.int64))
+    assert bad.objective > good.objective + 0.2
+    # What turns up on the way must not stand in for the bound.
+    monkeypatch.setattr(bound._Descent, "_note", lambda *_: None)
+    assert prove(found, bad, tolerance, 20.0).bound <= good.objective + 1e-9
 
 
 @pytest.mark.parametrize("seed", range(4))

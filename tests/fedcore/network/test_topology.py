@@ -60,7 +60,7 @@ def test_the_eight_hubs_carry_the_factors_of_their_provinces():
 def test_a_missing_link_is_derived_from_the_path_and_says_so():
     topology = topology_from(line())
     assert topology.one_way_ms[0, 2] == 5.0
-    assert topology.mbit_s[0, 2] == 50
+    assert topology.mbit_s[0, 2] == topology.mbit_s[2, 0] == 50
     assert topology.source[0, 2] == "derived"
     assert topology.source[1, 2] == "measured"
 
