@@ -26,7 +26,8 @@ from benchmarks.measure import use_cores
 from benchmarks.placement import interval
 from examples.compute_network.courses import TARGET, Chooser, course, policy
 from examples.compute_network.federation import ROOT, WORK, Network, make_network
-from fedcore.network.clock import Clock, Lap, simulate
+from fedcore.network.clock import Clock
+from fedcore.network.course import Lap, simulate
 from fedcore.network.policy import Policy
 
 UNLIKE = {"as drawn": 1.0, "half as unlike, on a logarithmic scale": 0.5}

@@ -17,6 +17,7 @@ served in another order, of which the plan knows nothing. That case stands apart
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -78,11 +79,14 @@ def main(arguments: list[str] | None = None) -> Report:
     options.add_argument("--rows", type=float, default=1.0, help="times as many rows as the cases have (1)")
     given = options.parse_args(arguments)
     use_cores(given.cores)
+    # One thread for each site: several sites with a thread for each core each wait for one another's spinning threads.
+    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     report = Report(
         "placement_prediction",
         {
             "job": f"tabular, {FEATURES} features, 2 classes, MLP 64-32, batch 32; rows of each site in the table",
             "rounds": f"{given.rounds} of each run; the first is left out",
+            "threads": "one for each site, by OMP_NUM_THREADS",
             "predicted": "train: what the plan says; whole round: that and what the first run took beside training",
             "machine": machine(),
         },

@@ -91,6 +91,16 @@ class ProtocolFailed(FedcoreError):
     exit_code = 10
 
 
+class PlanRefused(FedcoreError):
+    """A plan is older than one that was seen, is not of these offers, or does not hold what it says."""
+
+    exit_code = 11
+
+
+class NoPlacement(JobError):
+    """No placement keeps every hard constraint; `fedcore.network.relax` names the fewest to give up."""
+
+
 def error_kind(name: str) -> type[FedcoreError]:
     """The class of an error that another party told by its class's name; the base where there is no such class."""
     kind = globals().get(name)

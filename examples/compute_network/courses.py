@@ -9,11 +9,12 @@ import numpy as np
 
 from examples.compute_network.federation import HERE, ROOT, WORK, Network
 from examples.compute_network.learning import Digits
-from fedcore.errors import JobError
-from fedcore.network.clock import Clock, Lap, Weather, simulate
+from fedcore.errors import JobError, NoPlacement
+from fedcore.network.clock import Clock, Weather
+from fedcore.network.course import Lap, simulate
 from fedcore.network.evaluate import Placed
 from fedcore.network.offer import Offer
-from fedcore.network.place import NoPlacement, make_plan
+from fedcore.network.place import make_plan
 from fedcore.network.plan import Plan
 from fedcore.network.policy import Fairness, Policy, load_policy
 

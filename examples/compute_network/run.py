@@ -21,7 +21,7 @@ if __name__ == "__main__":
 
 from examples.compute_network.courses import POLICIES, TARGET, course, policy  # noqa: E402
 from examples.compute_network.federation import make_network  # noqa: E402
-from fedcore.network.clock import Lap  # noqa: E402
+from fedcore.network.course import Lap  # noqa: E402
 
 SIMULATED = "time, carbon and cost by a simulated clock, accuracy of a model that was trained"
 COLUMNS = (

@@ -16,13 +16,13 @@ from typing import Any
 
 from fedcore.coordinator.grids.hierarchy import HierarchyGrid, Region
 from fedcore.coordinator.owners import Owners
-from fedcore.errors import DataError, FedcoreError, JobError, RunInterrupted
+from fedcore.errors import DataError, FedcoreError, JobError, NoPlacement, RunInterrupted
 from fedcore.network.admission import Rejected, admit_offers
 from fedcore.network.evaluate import evaluate
 from fedcore.network.fairness import due_and_barred
 from fedcore.network.made_of import save_made_of
 from fedcore.network.offer import Offer
-from fedcore.network.place import NoPlacement, make_plan
+from fedcore.network.place import make_plan
 from fedcore.network.plan import Plan, load_plan, save_plan
 from fedcore.network.policy import Policy
 from fedcore.network.problem import Work

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedcore.errors import JobError
+from fedcore.errors import JobError, NoPlacement
 from fedcore.network.offer import Offer
-from fedcore.network.place import NoPlacement, make_plan
+from fedcore.network.place import make_plan
 from fedcore.network.plan import Plan
 from fedcore.network.policy import Policy, Weights
 from fedcore.network.topology import Topology

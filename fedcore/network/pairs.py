@@ -13,10 +13,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fedcore.errors import JobError
+from fedcore.errors import JobError, NoPlacement
 from fedcore.network.admission import Rejected, admit_offers, evidence_rank
 from fedcore.network.offer import Offer, check_offers
-from fedcore.network.place import NoPlacement
 from fedcore.network.policy import Policy
 from fedcore.network.topology import Topology
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
-from fedcore.errors import FedcoreError, JobError
+from fedcore.errors import JobError, NoPlacement
 from fedcore.network.admission import Rejected
 from fedcore.network.bound import prove
 from fedcore.network.cell import Cell, cut
@@ -28,12 +28,6 @@ TOLD = 200
 
 LOOKED_AT = 8
 """Aggregators whose loss is worked out when planning, the busiest first."""
-
-
-class NoPlacement(FedcoreError):
-    """No placement keeps every hard constraint; `fedcore.network.relax` names the fewest to give up."""
-
-    exit_code = 2
 
 
 def make_plan(

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fedcore.errors import DataError, FedcoreError
+from fedcore.errors import DataError, PlanRefused
 from fedcore.network.admission import Rejected
 from fedcore.network.evaluate import Part, Placed, Score, evaluate
 from fedcore.network.offer import Offer, offers_digest
@@ -28,12 +28,6 @@ FORM = 1
 
 CLOSE = 1e-6
 """Relative difference between a plan's figures and those of the judge that is no difference."""
-
-
-class PlanRefused(FedcoreError):
-    """A plan is older than one that was seen, is not of these offers, or does not hold what it says."""
-
-    exit_code = 11
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fedcore.errors import DataError
+from fedcore.errors import DataError, NoPlacement
 from fedcore.network.cell import Cell, chosen_offers, per_owner
 from fedcore.network.evaluate import evaluate
 from fedcore.network.flow import assign
 from fedcore.network.found import Found, score
 from fedcore.network.offer import Offer, offers_digest
-from fedcore.network.place import NoPlacement, make_plan, placed_of, stand_by, uses
+from fedcore.network.place import make_plan, placed_of, stand_by, uses
 from fedcore.network.plan import Participant, Plan, Quality, predict
 from fedcore.network.policy import Policy
 from fedcore.network.problem import Problem, build

@@ -71,7 +71,8 @@ def run(
 
 
 @pytest.mark.parametrize(
-    "protocol", [pytest.param(each, marks=() if each == "threshold" else pytest.mark.slow) for each in PROTOCOLS]
+    "protocol",
+    [pytest.param(each, marks=() if each == "threshold" else pytest.mark.slow) for each in PROTOCOLS],
 )
 def test_a_protected_job_gives_what_it_gives_in_one_process(study: Study, protocol: str) -> None:
     names = [f"{protocol}-{engine}" for engine in ("deployment", "embedded")]

@@ -157,7 +157,9 @@ def _regional(job: TrainJob, entry: Entry) -> bool:
     A strategy that looks at each update, as the median does, would take a region's mean for one.
     """
     protocol = job.protection.secure_aggregation.protocol
-    return job.placement is not None and (protocol == "secagg+" or (protocol == "none" and entry.summable is True))
+    return job.placement is not None and (
+        protocol == "secagg+" or (protocol == "none" and entry.summable is True)
+    )
 
 
 def _protected(
@@ -301,6 +303,8 @@ class _Rounds:
     def _evaluate(self, number: int, arrays: dict[str, NDArray]) -> tuple[dict[str, float], Phase]:
         phase = self.evidence.begin("evaluate", number)
         messages = self.strategy.configure_evaluate(number, array_record(arrays), ConfigRecord(), self.grid)
+        if self.metered is not None and self.placing is not None:
+            self.metered.follow(self.placing.plan)
         replies = list(self.grid.send_and_receive(messages, timeout=self.job.deadline))
         self._summed(phase)
         with self._aggregating(phase):

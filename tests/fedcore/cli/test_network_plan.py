@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from fedcore.cli.main import run
+from fedcore.errors import NoPlacement
 from fedcore.network.descriptor import describe, sign_descriptor, write_descriptor
 from fedcore.network.made_of import beside, load_made_of
-from fedcore.network.place import NoPlacement
 from fedcore.network.plan import load_plan, verify
 from fedcore.trust.identity import new_identity
 from tests.fedcore.network.nodes import found, node_file

@@ -501,7 +501,7 @@ def test_a_plan_that_has_no_other_aggregator_stays_when_one_is_lost(
     study = Placed(tmp_path, sites=6, km=FAR)
     for name, site in zip(study.names, ("s0", "s2", "s0", "s0", "s2", "s2"), strict=True):
         study.site(name, [study.node(name, site=site)], rows=40 + 10 * study.names.index(name))
-    study.policy(hard={"latency": {"circle": "region"}})
+    study.policy(hard={"latency": {"circle": "region"}}, participants={"pick": 6})
     aggregators = Losing()
     monkeypatch.setattr(train, "HierarchyGrid", lambda grid, others: HierarchyGrid(grid, aggregators))
     run = study.run()

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedcore.errors import DataError, JobError
-from fedcore.network.clock import CALM, DAY, Clock, Weather, first_at, simulate
+from fedcore.network.clock import CALM, Clock, Weather
 from fedcore.network.evaluate import Placed, evaluate
 from fedcore.network.offer import Offer
 from fedcore.network.place import make_plan
@@ -217,38 +217,3 @@ def test_a_site_without_a_path_cannot_be_played() -> None:
     offers = always_up([offer(0, "p0", "s1")])
     with pytest.raises(DataError, match="no path"):
         clock(offers, without(map_, links=[("s0", "s1")])).round(at_root(offers))
-
-
-# ---- training beside it --------------------------------------------------------------------------------------------
-
-
-def test_rounds_go_on_until_the_score_and_their_sums_are_told() -> None:
-    offers = always_up([offer(i, f"p{i}", ROOT) for i in range(4)])
-    one = clock(offers, weather=CALM)
-    trained: list[tuple[str, ...]] = []
-
-    def learn(owners: object) -> float:
-        trained.append(tuple(owners))  # type: ignore[arg-type]
-        return len(trained) / 10
-
-    laps = simulate(one, lambda number, up: at_root(up)[:3], learn, 20, target=0.5)
-    assert [lap.score for lap in laps] == [0.1, 0.2, 0.3, 0.4, 0.5]
-    assert trained == [("p0", "p1", "p2")] * 5
-    assert laps[-1].seconds == pytest.approx(sum(lap.took.seconds for lap in laps)) == one.now
-    assert laps[-1].gco2 == pytest.approx(sum(lap.took.gco2_location for lap in laps))
-    assert first_at(laps, 0.25) is laps[2] and first_at(laps, 0.9) is None
-
-
-def test_time_passes_while_nothing_can_be_placed_and_a_day_of_it_is_an_error() -> None:
-    offers = always_up([offer(i, f"p{i}", ROOT) for i in range(3)])
-    one, asked = clock(offers, weather=CALM), []
-
-    def choose(number: int, up: object) -> list[Placed]:
-        asked.append(number)
-        return at_root(offers) if len(asked) % 3 == 0 else []
-
-    laps = simulate(one, choose, lambda owners: 0.0, 2)
-    assert asked == [1, 1, 1, 2, 2, 2]
-    assert laps[-1].seconds == pytest.approx(sum(lap.took.seconds for lap in laps) + 4 * 60.0)
-    with pytest.raises(JobError, match="simulated day"):
-        simulate(clock(offers), lambda number, up: [], lambda owners: 0.0, 1, pause_s=DAY)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fedcore.errors import DataError
+from fedcore.errors import DataError, PlanRefused
 from fedcore.network.made_of import beside, load_made_of, save_made_of
 from fedcore.network.place import make_plan
-from fedcore.network.plan import PlanRefused, load_plan, save_plan, verify
+from fedcore.network.plan import load_plan, save_plan, verify
 from tests.fedcore.network.placing import WORK, network, policy, random_offers
 
 

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedcore.errors import JobError
+from fedcore.errors import JobError, NoPlacement
 from fedcore.network.pairs import Met, Session, place_pair, place_star
-from fedcore.network.place import NoPlacement
 from fedcore.network.policy import Hard, LatencyLimit, Weights
 from tests.fedcore.network.placing import network, offer, policy
 

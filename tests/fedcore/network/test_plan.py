@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedcore.errors import DataError, JobError
-from fedcore.network.place import NoPlacement, make_plan
-from fedcore.network.plan import Fence, PlanRefused, load_plan, save_plan, verify
+from fedcore.errors import DataError, JobError, NoPlacement, PlanRefused
+from fedcore.network.place import make_plan
+from fedcore.network.plan import Fence, load_plan, save_plan, verify
 from fedcore.network.policy import Fairness, Hard, Participants, Utility
 from tests.fedcore.network.placing import WORK, network, offer, policy, random_offers
 

@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from fedcore.errors import JobError
-from fedcore.network.place import NoPlacement, make_plan
+from fedcore.errors import JobError, NoPlacement
+from fedcore.network.place import make_plan
 from fedcore.network.policy import Hard, LatencyLimit, Participants
 from fedcore.network.relax import relaxations
 from fedcore.network.topology import topology_from

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedcore.errors import DataError, JobError
-from fedcore.network.place import NoPlacement, make_plan
-from fedcore.network.plan import Fence, PlanRefused, verify
+from fedcore.errors import DataError, JobError, NoPlacement, PlanRefused
+from fedcore.network.place import make_plan
+from fedcore.network.plan import Fence, verify
 from fedcore.network.policy import Hard, Participants, Replace
 from fedcore.network.repair import Loss, repair, worth_changing
 from tests.fedcore.network.placing import WORK, network, offer, policy, random_offers
