@@ -323,7 +323,7 @@ class TrainJob(Strict):
         if self.placement is not None and self.participants.fraction < 1:
             raise ValueError(
                 "placement chooses who takes part in a round, so that participants.fraction must be 1; say how many in "
-                "the policy (participants.k)"
+                "the policy (participants.pick)"
             )
         if not self.evaluation.federated and self.evaluation.central is None:
             idle = "stop" if self.stop is not None else "baselines" if self.baselines else None
