@@ -57,14 +57,14 @@ class Case:
 
 
 CASES = (
-    Case("the same again", "embedded", (12_000,) * 4, 4),
-    Case("three of four sites", "embedded", (12_000,) * 4, 3),
-    Case("three epochs instead of one", "embedded", (12_000,) * 4, 4, (1, 3)),
-    Case("unequal data", "embedded", (4_000, 8_000, 12_000, 24_000), 4),
-    Case("secagg+", "embedded", (12_000,) * 4, 4, (1, 1), "secagg+"),
-    Case("the same again", "deployment", (12_000,) * 3, 3),
-    Case("three epochs instead of one", "deployment", (12_000,) * 3, 3, (1, 3)),
-    Case("secagg+", "deployment", (12_000,) * 3, 3, (1, 1), "secagg+"),
+    Case("the same again", "embedded", (48_000,) * 4, 4),
+    Case("three of four sites", "embedded", (48_000,) * 4, 3),
+    Case("three epochs instead of one", "embedded", (48_000,) * 4, 4, (1, 3)),
+    Case("unequal data", "embedded", (16_000, 32_000, 48_000, 96_000), 4),
+    Case("secagg+", "embedded", (48_000,) * 4, 4, (1, 1), "secagg+"),
+    Case("the same again", "deployment", (48_000,) * 3, 3),
+    Case("three epochs instead of one", "deployment", (48_000,) * 3, 3, (1, 3)),
+    Case("secagg+", "deployment", (48_000,) * 3, 3, (1, 1), "secagg+"),
 )
 
 

@@ -100,6 +100,8 @@ class PlanRefused(FedcoreError):
 class NoPlacement(JobError):
     """No placement keeps every hard constraint; `fedcore.network.relax` names the fewest to give up."""
 
+    exit_code = 12
+
 
 def error_kind(name: str) -> type[FedcoreError]:
     """The class of an error that another party told by its class's name; the base where there is no such class."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedcore.cli.output import Json, error_as_json, print_json
-from fedcore.errors import FedcoreError, JobError, did_you_mean
+from fedcore.errors import FedcoreError, JobError, NoPlacement, did_you_mean
 
 if TYPE_CHECKING:
     from fedcore.network.descriptor import Descriptor
@@ -343,14 +343,14 @@ def _infeasible(error: FedcoreError, relax: Sequence[Relaxation], ground: _Groun
     if as_json:
         print_json(
             {
-                "error": {**error_as_json(error), "exit_code": JobError.exit_code},
+                "error": {**error_as_json(error), "exit_code": NoPlacement.exit_code},
                 "relax": [
                     {"constraints": list(one.constraints), "enough": dict(one.enough)} for one in relax
                 ],
             }
         )
-        return JobError.exit_code
+        return NoPlacement.exit_code
     from fedcore.cli.network_plan_shown import show_infeasible
 
     show_infeasible(ground.policy.name, relax)
-    return JobError.exit_code
+    return NoPlacement.exit_code

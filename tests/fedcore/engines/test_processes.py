@@ -121,7 +121,8 @@ def test_stop_reaches_the_children_and_kills_what_stays(mark: str, tmp_path: Pat
     leader = start([sys.executable, "-c", script], mark, tmp_path)
     until(lambda: "deaf" in tail(tmp_path / "logs" / "x.log"))
     stop([leader], 0.2)
-    assert left_behind(mark) == []
+    # A killed child stays a zombie until it is reaped, by whoever adopts orphans here.
+    until(lambda: left_behind(mark) == [])
 
 
 def test_process_is_not_confused_with_a_later_one_of_the_same_number() -> None:
