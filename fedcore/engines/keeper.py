@@ -186,7 +186,9 @@ class Federation:
             self._supervisor.add(*units)
             nodes.append(units[0])
         if nodes:
-            self._supervisor.add(host_unit(folders, self._mark, plan.federation.file.parent))
+            self._supervisor.add(
+                host_unit(folders, self._mark, plan.federation.file.parent, sites=len(nodes))
+            )
         local = [site.name for site in plan.sites]
         while not all(self._online[name] for name in local):
             self._turn(commands, every=0.4)

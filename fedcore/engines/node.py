@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 
+from fedcore.engines.cores import usable_cores
 from fedcore.engines.installed import host_command, write_commands
 from fedcore.engines.plan import Folders, Site, superexec_command, supernode_command
 from fedcore.engines.processes import child_environment, free_port
@@ -67,16 +68,19 @@ def supernode_units(
     return node, helper
 
 
-def host_unit(folders: Folders, mark: str, folder: Path) -> Unit:
+def host_unit(folders: Folders, mark: str, folder: Path, sites: int = 1) -> Unit:
     """The process from which the ClientApps of all sites of this machine are forked.
 
     Args:
         folders: Where its socket and log go.
         mark: See `fedcore.engines.processes.MARK`.
         folder: Its working folder.
+        sites: That share the machine: each gets its part of the cores, since threads of all on all cores wait for
+            each other most of the time. Who sets OMP_NUM_THREADS has chosen.
     """
     commands = write_commands(folders.root / "commands")
-    environment = child_environment(mark, FLWR_HOME=str(folders.root / "nodes"))
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, usable_cores() // max(1, sites)))
+    environment = child_environment(mark, FLWR_HOME=str(folders.root / "nodes"), OMP_NUM_THREADS=threads)
     return Unit("clientapps", lambda: host_command(commands), environment, folders.log("clientapps"), folder)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,12 +17,21 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def start(*words: str | Path, **options: Any) -> subprocess.Popen[str]:
     """The command, running."""
+    also = options.pop("preexec_fn", None)
+
+    def prepare() -> None:
+        # Whatever started the tests may ignore Ctrl-C, as a shell does for what it runs in the background.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if also is not None:
+            also()
+
     return subprocess.Popen(
         [sys.executable, "-m", "fedcore", *map(str, words)],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=prepare,
         **options,
     )
 

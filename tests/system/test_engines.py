@@ -109,6 +109,7 @@ def test_three_engines_give_the_same_metrics_and_the_same_model(
     assert left[told["run"], 2] == arrived[0]["sha256"]
 
 
+@pytest.mark.slow
 def test_a_placed_job_leases_its_nodes_and_gives_the_same_model(
     study: Study, federation: LoadedFederation
 ) -> None:

@@ -20,7 +20,7 @@ from tests.system import stage_killer
 from tests.system.commands import fedcore, result
 from tests.system.test_engines import free_port
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.system, pytest.mark.timeout(600)]
 
 SITES = 4
 PROTOCOLS = {

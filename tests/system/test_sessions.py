@@ -200,6 +200,7 @@ def beside(study: Study, coordinator: str) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_a_data_port_that_another_process_holds_leaves_the_messages_to_flower(
     study: Study, federation: LoadedFederation
 ) -> None:
