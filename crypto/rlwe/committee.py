@@ -22,7 +22,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from crypto.secagg.graph import MOST_COMPLETE, Assumptions, NoParameters, sparse
+from crypto.secagg.graph import MOST_COMPLETE, Assumptions, NoParameters, most_corrupt, sparse
 
 _SMALL = 1e-14
 
@@ -53,13 +53,8 @@ def committee(cohort: int, assumptions: Assumptions) -> Committee:
     Raises:
         NoParameters: The cohort is too small, or not even all of it hold them.
     """
-    if cohort < assumptions.least_cohort:
-        raise NoParameters(
-            f"a cohort of {cohort}; at least {assumptions.least_cohort} are needed, because a sum of few shows each to "
-            "the others. Wait for more participants, or allow it with least_cohort"
-        )
+    corrupt = most_corrupt(cohort, assumptions)
     active = assumptions.adversary == "active"
-    corrupt = min(cohort, math.ceil((assumptions.corrupt - _SMALL) * max(cohort, assumptions.enrolled)))
     found = None
     if cohort > MOST_COMPLETE:
         found = sparse(

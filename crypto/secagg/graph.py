@@ -121,13 +121,8 @@ def parameters(cohort: int, assumptions: Assumptions) -> Parameters:
     Raises:
         NoParameters: The cohort is too small, or not even a complete graph holds them.
     """
-    if cohort < assumptions.least_cohort:
-        raise NoParameters(
-            f"a cohort of {cohort}; at least {assumptions.least_cohort} are needed, because a sum of few shows each to "
-            "the others. Wait for more participants, or allow it with least_cohort"
-        )
+    corrupt = most_corrupt(cohort, assumptions)
     active = assumptions.adversary == "active"
-    corrupt = min(cohort, math.ceil((assumptions.corrupt - _SMALL) * max(cohort, assumptions.enrolled)))
     dropped = math.ceil((assumptions.dropout - _SMALL) * cohort)
     found = None
     if cohort > MOST_COMPLETE:
@@ -144,6 +139,20 @@ def parameters(cohort: int, assumptions: Assumptions) -> Parameters:
         found = _complete(cohort, corrupt, assumptions)
     least = max(assumptions.least_cohort, cohort // 2 + 1)
     return Parameters(cohort, *found, least)
+
+
+def most_corrupt(cohort: int, assumptions: Assumptions) -> int:
+    """How many of a cohort collude with the coordinator, at most.
+
+    Raises:
+        NoParameters: The cohort is smaller than a sum may be.
+    """
+    if cohort < assumptions.least_cohort:
+        raise NoParameters(
+            f"a cohort of {cohort}; at least {assumptions.least_cohort} are needed, because a sum of few shows each to "
+            "the others. Wait for more participants, or allow it with least_cohort"
+        )
+    return min(cohort, math.ceil((assumptions.corrupt - _SMALL) * max(cohort, assumptions.enrolled)))
 
 
 def _curious(degree: int, colluding: int) -> int:

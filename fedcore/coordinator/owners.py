@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
@@ -36,6 +37,7 @@ from fedcore.network.plan import Plan
 from fedcore.network.policy import Needed
 from fedcore.network.quantity import moment
 from fedcore.network.signed_offer import SignedOffer, from_json
+from fedcore.network.trust_score import Conduct, scores
 from fedcore.network.work import Request
 from fedcore.trust.identity import Identity
 
@@ -99,6 +101,7 @@ class Owners:
         self._rejected: dict[str, list[Rejected]] = {}
         self.leases: dict[str, Lease] = {}
         self.refusals: list[Refusal] = []
+        self._bound: Counter[str] = Counter()
 
     @property
     def rejected(self) -> tuple[Rejected, ...]:
@@ -147,7 +150,8 @@ class Owners:
                 continue
             signed += made
             descriptors += nodes
-        trust = {(each.owner, each.node): 1.0 for each in descriptors}
+        judged = scores(descriptors, self._keys, self._conduct(), self._clock())
+        trust = {node: score.value for node, score in judged.items()}
         offers, rejected = take_offers(
             signed, self._request, descriptors, self._keys, needed=self._needed, trust=trust, at=self._clock()
         )
@@ -157,6 +161,11 @@ class Owners:
             self._due[offer.owner] = min(self._due[offer.owner], ends[offer.id])
         for one in (*rejected, *(each for name in silent for each in self._rejected[name])):
             self._reject(one, known=one not in rejected)
+
+    def _conduct(self) -> dict[str, Conduct]:
+        """How owners kept to what was agreed in this run: leases that they bound, and that they refused."""
+        refused = Counter(each.owner for each in self.refusals)
+        return {name: Conduct(self._bound[name], refused[name]) for name in self._nodes}
 
     def _said(self, name: str, answer: Any) -> tuple[list[SignedOffer], list[Descriptor]]:
         """What an owner answers, as far as it speaks for itself.
@@ -231,6 +240,7 @@ class Owners:
             log.warning("placement: %s refuses a lease: %s", each.owner, each.reason)
         self.refusals += refusals
         if not refusals:
+            self._bound.update(each.owner for each in found.leases)
             new = {each.owner: each for each in found.leases}
             # An older version ended where a newer one was bound.
             over = [

@@ -28,7 +28,7 @@ from typing import Any
 
 from fedcore.errors import FedcoreError, PolicyRefused
 from fedcore.network.quantity import iso, moment
-from fedcore.network.signed import check_signature, check_time, sign
+from fedcore.network.signed import check_signature, check_time, sign, unsigned
 from fedcore.trust import evidence
 from fedcore.trust.identity import Identity
 
@@ -68,9 +68,7 @@ class LeaseRequest:
 
     def payload(self) -> dict[str, Any]:
         """What is signed."""
-        found = asdict(self)
-        del found["signature"]
-        return found
+        return unsigned(self)
 
 
 @dataclass(frozen=True)
@@ -97,9 +95,7 @@ class Lease:
 
     def payload(self) -> dict[str, Any]:
         """What is signed."""
-        found = asdict(self)
-        del found["signature"]
-        return found
+        return unsigned(self)
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,6 @@ from fedcore.network.topology import Circle, Metric
 Share = Annotated[float, Field(ge=0, le=1)]
 Level = Annotated[int, Field(ge=1, le=5)]
 Evidence = Literal["measured", "attested", "declared", "derived"]
-Trigger = Literal[
-    "node_down", "aggregator_down", "link_down", "rtt_doubled", "rate_halved", "carbon_jump", "trust_drop",
-    "lease_expired",
-]  # fmt: skip
 
 FEWEST_CHILDREN = 3
 """The sum over one or two participants tells what each of them sent."""
@@ -219,7 +215,6 @@ class Replace(Strict):
 
     min_gain: Share = 0.05
     cooldown_rounds: Annotated[int, Field(ge=0)] = 3
-    triggers: tuple[Trigger, ...] = ("node_down", "aggregator_down", "link_down")
 
 
 class Policy(Strict):

@@ -21,6 +21,7 @@ from fedcore.network.offer import Offer
 from fedcore.network.offers import make_offers
 from fedcore.network.policy import Needed
 from fedcore.network.signed_offer import SignedOffer
+from fedcore.network.trust_score import scores
 from fedcore.network.work import Request
 from fedcore.trust.identity import Identity
 
@@ -74,7 +75,7 @@ def quotes(
                 left_out.append(Rejected("offer", node.node, owner, error.message))
                 continue
             shown.append(kept)
-    trust = {(node.owner, node.node): 1.0 for node in shown}
+    trust = {node: score.value for node, score in scores(shown, pins).items()}
     offers, rejected = take_offers(signed, request, shown, pins, needed=needed, trust=trust)
     owners = sorted({node.owner for node in nodes})
     return Quotes(

@@ -13,6 +13,7 @@ import binascii
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -40,6 +41,13 @@ def canonical(data: Any) -> bytes:
 def digest(data: Any) -> str:
     """SHA-256 of JSON values, hex."""
     return hashlib.sha256(canonical(data)).hexdigest()
+
+
+def unsigned(record: Any) -> dict[str, Any]:
+    """What is signed of a dataclass: all its fields but the signature."""
+    found = asdict(record)
+    del found["signature"]
+    return found
 
 
 def sign(identity: Identity, kind: str, data: Any) -> str:

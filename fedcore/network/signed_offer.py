@@ -9,7 +9,7 @@ from typing import Any
 
 from fedcore.errors import DataError, IdentityError
 from fedcore.network.offer import Offer, check_offer
-from fedcore.network.signed import check_signature, check_time
+from fedcore.network.signed import check_signature, check_time, unsigned
 from fedcore.network.work import Request
 
 KIND = "offer"
@@ -58,9 +58,7 @@ class SignedOffer:
 
     def payload(self) -> dict[str, Any]:
         """What is signed, as JSON values."""
-        found = asdict(self)
-        del found["signature"]
-        return found
+        return unsigned(self)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""

@@ -2,13 +2,13 @@
 
 A score ranks nodes that are all admissible. What must hold at any rate (an enrolled identity that was not revoked,
 the level of protection that a policy asks) is a gate before it, and no score makes up for that. It is computed anew
-whenever a lease is asked for.
+whenever offers are taken.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -113,6 +113,27 @@ def trust(
             _behaviour(known),
         )
     )
+
+
+def scores(
+    descriptors: Iterable[Descriptor],
+    enrolled: Collection[str],
+    conduct: Mapping[str, Conduct] | None = None,
+    at: datetime | None = None,
+) -> dict[tuple[str, str], TrustScore]:
+    """The scores of nodes, by owner and node.
+
+    Args:
+        descriptors: As they came.
+        enrolled: Names whose keys are known.
+        conduct: Of owners, as far as anything is known of it.
+        at: The moment of which it is asked; now by default.
+    """
+    known = conduct or {}
+    return {
+        (each.owner, each.node): trust(each, enrolled=enrolled, conduct=known.get(each.owner), at=at)
+        for each in descriptors
+    }
 
 
 def _identity(owner: str, enrolled: Collection[str], revoked: Collection[str]) -> Factor:

@@ -82,6 +82,13 @@ def placing(
             party=COORDINATOR,
             step=STEP,
         )
+    if policy.participants.utility.weight > 0:
+        raise JobError(
+            f"policy {policy.name} weighs the utility of data (participants.utility), which no participant of this version "
+            "tells; allowed: weight 0",
+            party=COORDINATOR,
+            step=STEP,
+        )
     key = settings.identity or settings.folder / f"{COORDINATOR}.key"
     identity = load_identity(key, COORDINATOR) if key.exists() else new_identity(key, COORDINATOR)
     rows = agreement.totals.get("train_rows") or sum(

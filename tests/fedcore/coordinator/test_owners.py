@@ -163,6 +163,22 @@ def test_leases_are_all_or_none(owners: Owners, asked: Asked) -> None:
     ]
 
 
+def test_who_refuses_a_lease_is_trusted_less_and_who_binds_one_more(
+    owners: Owners, asked: Asked, clock: Clock
+) -> None:
+    plan = plan_of(owners, asked.study)
+    before = {offer.owner: offer.trust for offer in owners.offers(NAMES)}
+    assert len(set(before.values())) == 1
+    asked.away = {"site-2"}
+    owners.lease(plan, NAMES)
+    asked.away = set()
+    assert owners.lease(plan, NAMES) == frozenset()
+    clock.ahead = timedelta(seconds=1000)
+    after = {offer.owner: offer.trust for offer in owners.offers(NAMES)}
+    assert after["site-0"] == after["site-1"] > before["site-0"]
+    assert after["site-2"] == before["site-2"]
+
+
 def test_a_lease_begun_anew_takes_the_place_of_the_old_one(
     owners: Owners, asked: Asked, clock: Clock
 ) -> None:

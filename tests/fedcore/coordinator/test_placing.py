@@ -532,6 +532,7 @@ def test_a_network_in_two_pieces_is_said_to_be_the_cause(tmp_path: Path) -> None
         ({"participants": {"pick": 3}}, {"participants": "{min: 4}"}, "picks 3 participants.*needs 4"),
         ({"participants": {"pick": 5, "min": 3}, "hard": {"security_level": 5}}, {}, "security_level"),
         ({"participants": {"mandatory": ["nobody"]}}, {}, "nobody"),
+        ({"participants": {"utility": {"weight": 0.1, "epsilon": 1.0}}}, {}, "utility.*allowed: weight 0"),
     ],
 )
 def test_a_policy_that_does_not_fit_is_refused_with_the_cause(

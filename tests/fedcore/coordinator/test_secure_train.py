@@ -200,7 +200,7 @@ def test_a_run_goes_on_after_its_checkpoint_with_new_keys(
     from fedcore.coordinator.workflows import train
     from fedcore.engines.run import resume
 
-    whole = train._Rounds._round
+    whole = train.Rounds._round
 
     def stopping(self: Any, number: int, arrays: Any) -> Any:
         if number == 3:
@@ -209,7 +209,7 @@ def test_a_run_goes_on_after_its_checkpoint_with_new_keys(
 
     five.job = write_job(five.folder, protection=ON, rounds=3)
     with monkeypatch.context() as patch:
-        patch.setattr(train._Rounds, "_round", stopping)
+        patch.setattr(train.Rounds, "_round", stopping)
         with pytest.raises(RunInterrupted):
             five.run()
     resume(five.folder / "run")

@@ -44,7 +44,7 @@ participants: {pick: 30, min: 20, mandatory: [bank-a], utility: {weight: 0.1, ep
 fairness: {window: 20, min_rate: 0.1, max_rate: 0.5}
 aggregators: {children_min: 4, ingress_share: 0.4, most: 6, standby: 2, owners: [neutral, participant]}
 carbon: {basis: market, network_kwh_per_gb: 0.01}
-replace: {min_gain: 0.1, cooldown_rounds: 5, triggers: [node_down, trust_drop]}
+replace: {min_gain: 0.1, cooldown_rounds: 5}
 """,
     )
     assert policy.hard.round_deadline == 600
@@ -73,7 +73,7 @@ replace: {min_gain: 0.1, cooldown_rounds: 5, triggers: [node_down, trust_drop]}
         ("fairness: {min_rate: 0.9, max_rate: 0.1}", "no room"),
         ("fairness: {window: 4, max_rate: 0.1}", "nobody"),
         ("wieghts: {time: 0.5}", 'did you mean "weights"'),
-        ("replace: {triggers: [node_dwn]}", 'did you mean "node_down"'),
+        ("replace: {min_gian: 0.1}", 'did you mean "min_gain"'),
     ],
 )
 def test_a_wrong_policy_says_what_is_wrong(tmp_path, text, says):

@@ -11,6 +11,7 @@ from fedcore.errors import JobError
 from fedcore.network.descriptor import Descriptor, describe, sign_descriptor, write_descriptor
 from fedcore.network.policy import Needed
 from fedcore.network.quotes import descriptors_in, quotes
+from fedcore.network.trust_score import UNATTESTED
 from fedcore.trust.identity import Identity
 from tests.fedcore.network.nodes import ANNA, BERT, found, node_file, request
 
@@ -27,7 +28,8 @@ def test_a_trial_has_the_figures_of_signed_offers() -> None:
     assert trial.offers == signed.offers and len(trial.offers) == 2
     assert (trial.signed, trial.trial) == ((), ("anna", "bert"))
     assert (signed.signed, signed.trial) == (("anna", "bert"), ())
-    assert all(one.trust == 1.0 for one in trial.offers)
+    # Nobody vouches for the nodes, and nothing is known of their owners: half, of half.
+    assert all(one.trust == UNATTESTED * 0.5 for one in trial.offers)
 
 
 def test_a_descriptor_that_was_changed_after_it_was_signed_is_left_out_where_the_key_is_here() -> None:
