@@ -23,7 +23,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from fedcore.jobs import common, datasets, federation, job, participant, psi, shape
+from fedcore.jobs import common, datasets, federation, job, participant, psi, shape, vertical
 from strategies import registry
 
 PAGE = Path(__file__).resolve().parent / "jobs.md"
@@ -70,6 +70,26 @@ reveal: {what: rows, to: [bank-a, telecom-b]}
 ```
 
 What happens then, what a party must allow, and who learns what: [intersection.md](intersection.md).
+"""
+
+JOINT = """\
+```yaml
+kind: vertical
+name: bank-risk
+purpose: credit-risk
+label: {party: bank-a, column: default_90d}
+parties:
+  bank-a:    {data: applications, key: id_number}
+  telecom-b: {data: usage, key: id_number}
+split: {test: 0.2, out_of_time: {column: month, from: 2026-07}}
+models:
+  champion:   {use: logistic, scorecard: {base: 600, odds: 20, pdo: 20}}
+  challenger: {use: boosting, trees: 40, depth: 3}
+```
+
+Steps: `align`, `bin`, `select`, `model:NAME` for each model, `score`, `report`; without a label of 0 or 1 there is neither
+`bin` nor `select`. A run that stops goes on with the first step that not all parties have finished (`fedcore resume`).
+A key that matches and stands in several rows of a party is refused.
 """
 
 STRATEGIES = """\
@@ -139,6 +159,20 @@ policy:
     - {jobs: [psi], data: customers, columns: [id_type, id_number], peers: [telecom-b], reveal: {rows: [telecom-b]}}
 ```
 
+For `vertical` jobs the rule says of each thing that others learn who may learn it; what a job needs, and is refused
+without, follows from its models:
+
+```yaml
+policy:
+  rules:
+    - jobs: [vertical]
+      data: usage
+      purpose: credit-risk
+      peers: [bank-a]
+      reveal: {rows: [bank-a], totals: [bank-a], correlation: [bank-a],
+               splits: [bank-a], scores: [bank-a]}
+```
+
 What a rule holds back, and what it does not, stands in [security.md](security.md).
 """
 
@@ -197,6 +231,17 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel] | None], ...] = (
     ("### parties", "", psi.PsiParty),
     ("### reveal", "", psi.Reveal),
     ("### items", "", psi.Items),
+    ("## Job: vertical", JOINT, vertical.VerticalJob),
+    ("### label", "", vertical.Label),
+    ("### vertical: parties", "", vertical.VerticalParty),
+    ("### split", "", vertical.Split),
+    ("### out_of_time", "", vertical.OutOfTime),
+    ("### bin", "", vertical.Bin),
+    ("### select", "", vertical.Select),
+    ("### model: logistic", "", vertical.Logistic),
+    ("### scorecard", "", vertical.Scorecard),
+    ("### model: boosting", "", vertical.Boosting),
+    ("### model: split-network", "", vertical.SplitNetwork),
     ("## Federation", FEDERATION, federation.Federation),
     ("### coordinator", "", federation.Coordinator),
     ("### relay", "", federation.Relay),
@@ -228,7 +273,7 @@ _ALSO = {"path": "The file or folder."}
 """What every connector's key means."""
 
 _CHOOSING = {
-    "use": "Says which task it is.",
+    "use": "Says which task or model it is.",
     "connector": "Says which connector it is.",
     "kind": "The kind of job.",
 }
@@ -271,7 +316,7 @@ def table(model: type[BaseModel]) -> str:
             continue
         key = info.alias or name
         linked = _linked(annotations[key])
-        meaning = meanings.get(key) or (f"See [{linked}](#{anchor(linked)})." if linked else "")
+        meaning = meanings.get(key) or meanings.get(name) or (f"See [{linked}](#{anchor(linked)})." if linked else "")
         if not meaning:
             raise ValueError(f"{model.__name__}.{name} has no meaning; add it to the Args: of its docstring")
         cells = (f"`{key}`", _value(annotations[key], info), _default(info), meaning)
@@ -337,6 +382,10 @@ def _value(annotation: Any, info: FieldInfo) -> str:
     if plain == shape.plain(job.Task):
         kinds = [_TITLES[kind] for kind in (job.TabularTask, job.ImageTask, job.CustomTask)]
         return ", ".join(f"[{kind.removeprefix('task: ')}](#{anchor(kind)})" for kind in kinds)
+    if get_origin(plain) is dict and shape.plain(get_args(plain)[1]) == shape.plain(vertical.Model):
+        kinds = [_TITLES[kind] for kind in (vertical.Logistic, vertical.Boosting, vertical.SplitNetwork)]
+        listed = ", ".join(f"[{kind.removeprefix('model: ')}](#{anchor(kind)})" for kind in kinds)
+        return f"mapping of name to {listed}"
     if linked:
         of_many = {dict: "mapping of name to ", tuple: "list of "}.get(get_origin(plain), "")
         return f"{of_many}[{linked}](#{anchor(linked)})"

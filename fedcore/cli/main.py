@@ -53,6 +53,8 @@ COMMANDS = {
     "relay": Entry(
         "fedcore.cli.relay:command", "Carry encrypted frames between parties that cannot be called."
     ),
+    "serve": Entry("fedcore.cli.serve:command", "Answer for one party's part of a joint model."),
+    "score": Entry("fedcore.cli.serve:score", "Score new customers with a joint model."),
     "federation": Entry("fedcore.cli.federation:app", "Start, watch and stop a federation on this machine."),
     "participant": Entry("fedcore.cli.participant:app", "Run one site on its own machine."),
     "network": Entry("fedcore.cli.network:app", "Measure nodes, place the work, account for it."),

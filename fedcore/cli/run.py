@@ -12,8 +12,8 @@ import typer
 from fedcore.cli.output import Json, print_json
 from fedcore.errors import JobError, did_you_mean
 from fedcore.jobs.federation import Engine
-from fedcore.jobs.job import TrainJob
-from fedcore.jobs.psi import PsiJob
+from fedcore.jobs.job import AnyJob, TrainJob
+from fedcore.jobs.vertical import VerticalJob
 
 ENGINES = ("embedded", "simulation", "deployment")
 DEFAULT_FEDERATION = "configs/federations/five_hospitals.yaml"
@@ -51,7 +51,7 @@ def resume(
     engine: Annotated[str | None, typer.Option("--engine", "-e", help="Another engine than before.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Go on with an interrupted run from its last completed round.
+    """Go on with an interrupted run from its last completed round or step.
 
     Example: fedcore resume runs/hospital-tabular-20261121-101500
     """
@@ -71,7 +71,7 @@ def _engine(word: str | None) -> Engine | None:
 
 
 @contextmanager
-def shown(job: TrainJob | PsiJob, as_json: bool) -> Iterator[Any]:
+def shown(job: AnyJob, as_json: bool) -> Iterator[Any]:
     """Progress in the terminal, as the kind of job has it; None for machines."""
     if as_json:
         yield None
@@ -80,6 +80,11 @@ def shown(job: TrainJob | PsiJob, as_json: bool) -> Iterator[Any]:
 
         with RoundProgress(job.rounds, name=job.name) as rounds:
             yield rounds
+    elif isinstance(job, VerticalJob):
+        from fedcore.coordinator.terminal_vertical import StepProgress
+
+        with StepProgress(list(job.parties), name=job.name) as steps:
+            yield steps
     else:
         from fedcore.coordinator.terminal_psi import PairProgress
 

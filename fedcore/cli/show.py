@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedcore.cli.output import Json, print_json
-from fedcore.coordinator.markup import plain
 from fedcore.coordinator.record import Metrics, Record, parse, read_result
 from fedcore.coordinator.record_protection import protected
+from fedcore.drawing.markup import plain
 from fedcore.errors import JobError, did_you_mean
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def _side_by_side(first: Metrics, second: Metrics) -> dict[str, dict[str, float]
 
 
 def _tables(found: Mapping[str, Any], names: list[str], record: Record) -> list[tuple[str, Table]]:
-    from fedcore.coordinator.wording import bytes_text, difference_text, metric_text, seconds_text
+    from fedcore.drawing.numbers import bytes_text, difference_text, metric_text, seconds_text
 
     head = [plain(name) for name in names]
     if head[0] == head[1]:

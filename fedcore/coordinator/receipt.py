@@ -80,7 +80,11 @@ def layers(record: Record, log: EvidenceLog | None = None) -> list[Layer]:
         log: The coordinator's evidence; the layer tells of the sites' logs only when absent.
     """
     # There is no update to protect where two parties work with each other.
-    updates = {} if record.kind == "psi" else {"secure_aggregation": None, "differential_privacy": None}
+    updates = (
+        {}
+        if record.kind in ("psi", "vertical")
+        else {"secure_aggregation": None, "differential_privacy": None}
+    )
     asked = {**updates, **record.protection}
     protections = [_protection(record, name, value) for name, value in asked.items() if name != "transport"]
     return [
@@ -127,10 +131,9 @@ def _transport(record: Record) -> Layer:
 
 def _between_parties(record: Record) -> list[Layer]:
     """How the two parties of a protocol were connected, and what the coordinator saw of it."""
-    if record.kind != "psi":
+    if record.kind not in ("psi", "vertical"):
         return []
-    meeting = record.raw.get("meeting")
-    how = meeting.get("how") if isinstance(meeting, Mapping) else None
+    how = _how(record)
     name = "connection of the parties"
     both = "each accepts the other's pinned key only"
     texts: dict[str, tuple[State, str]] = {
@@ -147,8 +150,18 @@ def _between_parties(record: Record) -> list[Layer]:
     told = "sizes, costs and commitments"
     if isinstance(record.raw.get("intersection"), int):
         told += ", and how many keys match"
-    hidden = Layer("keys and rows at the parties", "on", f"The coordinator was told {told}; no key, no row.")
+    kept = "no key, no row" if record.kind == "psi" else "no key, no row, no label, no model, no score"
+    hidden = Layer("keys and rows at the parties", "on", f"The coordinator was told {told}; {kept}.")
     return [Layer(name, state, meaning), hidden]
+
+
+def _how(record: Record) -> str | None:
+    """How the parties met; of several pairs, that which protects least."""
+    meeting, all_ = record.raw.get("meeting"), record.raw.get("meetings")
+    if isinstance(meeting, Mapping):
+        return str(meeting.get("how"))
+    found = {str(each) for each in all_.values()} if isinstance(all_, Mapping) else set()
+    return next((each for each in ("memory", "relay", "direct") if each in found), None)
 
 
 def _policy(record: Record) -> Layer:

@@ -1,17 +1,13 @@
 """The run folder's `report.html`: one self-contained page for people who answer for the data.
 
-The page holds no script and asks for nothing: its content security policy forbids both, and allows the one
-style sheet below by its digest.
+The page holds no script and asks for nothing (`fedcore.drawing.page`).
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 import shlex
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +16,13 @@ from fedcore.coordinator import report_placement as placed
 from fedcore.coordinator import report_protection as protection
 from fedcore.coordinator import report_psi as intersection
 from fedcore.coordinator import report_results as results
-from fedcore.coordinator.markup import Markup, element, join
+from fedcore.coordinator import report_vertical as vertical
 from fedcore.coordinator.record import Record, parse, read_result
-from fedcore.coordinator.wording import (
-    bytes_text,
-    count_text,
-    headline,
-    metric_text,
-    metric_title,
-    seconds_text,
-    status_text,
-)
 from fedcore.coordinator.wording import comparison as compared
+from fedcore.coordinator.wording import headline, status_text
+from fedcore.drawing.markup import Markup, element, join
+from fedcore.drawing.numbers import bytes_text, count_text, metric_text, metric_title, seconds_text
+from fedcore.drawing.page import document, facts_list
 
 
 def write_report(run_dir: Path) -> Path:
@@ -63,25 +54,8 @@ def render(result: Mapping[str, Any], run_dir: Path | None = None) -> str:
         run_dir: The run folder, for what only its files tell.
     """
     record = parse(result)
-    style = resources.files("fedcore.coordinator").joinpath("report.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("title", f"{record.name}: {status_text(record).lower()} · fedcore report"),
-        element(
-            "meta",
-            http_equiv="Content-Security-Policy",
-            content=f"default-src 'none'; style-src 'sha256-{digest}'",
-        ),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="referrer", content="no-referrer"),
-        element("style", Markup(style)),
-    )
-    body = element(
-        "body", element("main", _opening(record, run_dir), *_sections(record, run_dir), _colophon(record))
-    )
-    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
+    title = f"{record.name}: {status_text(record).lower()} · fedcore report"
+    return document(title, [_opening(record, run_dir), *_sections(record, run_dir), _colophon(record)])
 
 
 def _sections(record: Record, run_dir: Path | None) -> list[Markup]:
@@ -91,6 +65,14 @@ def _sections(record: Record, run_dir: Path | None) -> list[Markup]:
             intersection.parties(record),
             intersection.time(record),
             intersection.results(record),
+            account.job(record),
+        ]
+    if record.kind == "vertical":
+        return [
+            account.protection(record, run_dir),
+            vertical.parties(record),
+            vertical.steps(record),
+            vertical.learned(record),
             account.job(record),
         ]
     return [
@@ -109,7 +91,8 @@ def _sections(record: Record, run_dir: Path | None) -> list[Markup]:
 
 
 def _opening(record: Record, run_dir: Path | None) -> Markup:
-    kind = {"train": "a training run", "psi": "an intersection"}.get(str(record.raw.get("kind")), "a run")
+    kinds = {"train": "a training run", "psi": "an intersection", "vertical": "a vertical run"}
+    kind = kinds.get(str(record.raw.get("kind")), "a run")
     label = element("p", element("b", "fedcore"), f" · report of {kind}", class_="label")
     parts = [
         label,
@@ -117,7 +100,7 @@ def _opening(record: Record, run_dir: Path | None) -> Markup:
         element("p", headline(record), class_="lede"),
         _stop_notice(record, run_dir),
     ]
-    return element("header", *parts, element("dl", *_facts(record), class_="facts"))
+    return element("header", *parts, facts_list(_facts(record)))
 
 
 def _stop_notice(record: Record, run_dir: Path | None) -> Markup:
@@ -132,18 +115,16 @@ def _stop_notice(record: Record, run_dir: Path | None) -> Markup:
     if record.status in ("interrupted", "failed") and "fedcore resume" not in why:
         folder = f"{run_dir.resolve().parent.name}/{run_dir.resolve().name}" if run_dir else "RUN"
         command = element("code", f"fedcore resume {shlex.quote(folder)}")
-        how = "Begin it again with " if record.kind == "psi" else "Go on from the last completed round with "
+        last = {"psi": "Begin it again with ", "vertical": "Go on from the last finished step with "}
+        how = last.get(record.kind, "Go on from the last completed round with ")
         said.append(join([how, command, "."]))
     return element("p", *said, class_="notice" if record.status == "stopped-early" else "notice warn")
 
 
-def _facts(record: Record) -> list[Markup]:
-    facts = intersection.facts(record) if record.kind == "psi" else _training_facts(record)
-    return [
-        element("div", element("dt", name), element("dd", value, element("small", note) if note else ""))
-        for name, value, note in facts
-        if value != "–"
-    ]
+def _facts(record: Record) -> list[tuple[str, str, str]]:
+    if record.kind == "vertical":
+        return vertical.facts(record)
+    return intersection.facts(record) if record.kind == "psi" else _training_facts(record)
 
 
 def _training_facts(record: Record) -> list[tuple[str, str, str]]:

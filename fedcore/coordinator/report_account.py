@@ -16,12 +16,13 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.representer import RoundTripRepresenter
 
-from fedcore.coordinator.markup import Markup, element, join
 from fedcore.coordinator.plots import stacked_bars
 from fedcore.coordinator.receipt import layers, read_evidence
 from fedcore.coordinator.record import Record, Site, finite
-from fedcore.coordinator.report_results import MANY, figure, keys, quantile, section, short, table
-from fedcore.coordinator.wording import bytes_text, count_text, people, seconds_text
+from fedcore.coordinator.report_results import MANY, quantile
+from fedcore.drawing.markup import Markup, element, join
+from fedcore.drawing.numbers import bytes_text, count_text, people, seconds_text
+from fedcore.drawing.page import figure, keys, section, short, table
 
 _MOST_LOST = 60
 _MOST_TEXT = 40_000

@@ -6,12 +6,12 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedcore.coordinator.markup import Markup, element
 from fedcore.coordinator.record import Record
 from fedcore.coordinator.record_placement import PlacedRound, Placements, placements
-from fedcore.coordinator.report_results import section, short, table
-from fedcore.coordinator.wording import bytes_text, count_text, metric_text, seconds_text
 from fedcore.coordinator.wording_placement import placed_text, time_text
+from fedcore.drawing.markup import Markup, element
+from fedcore.drawing.numbers import bytes_text, count_text, metric_text, seconds_text
+from fedcore.drawing.page import section, short, table
 from fedcore.errors import FedcoreError
 from fedcore.network.made_of import MadeOf, load_made_of
 from fedcore.network.plan import Plan, load_plan

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from fedcore.coordinator.markup import Markup, element
 from fedcore.coordinator.plots import stacked_bars
 from fedcore.coordinator.record import Record
 from fedcore.coordinator.record_protection import Exchange, Protected, Stage, protected
-from fedcore.coordinator.report_results import figure, keys, section, short, table
-from fedcore.coordinator.wording import bytes_text, count_text, people, seconds_text
 from fedcore.coordinator.wording_protection import (
     assumption_text,
     dropped_text,
@@ -23,6 +20,9 @@ from fedcore.coordinator.wording_protection import (
     stage_group,
     stage_text,
 )
+from fedcore.drawing.markup import Markup, element
+from fedcore.drawing.numbers import bytes_text, count_text, people, seconds_text
+from fedcore.drawing.page import figure, keys, section, short, table
 
 _MOST_ROWS = 60
 _MOST_ROUNDS = 200

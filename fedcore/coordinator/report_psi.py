@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
-from fedcore.coordinator.markup import Markup, element
 from fedcore.coordinator.record import Record
 from fedcore.coordinator.record_psi import parties_of
-from fedcore.coordinator.report_results import section, short, table
-from fedcore.coordinator.wording import bytes_text, count_text, phase_text, seconds_text, status_text
+from fedcore.coordinator.wording import phase_text, status_text
+from fedcore.drawing.markup import Markup, element
+from fedcore.drawing.numbers import bytes_text, count_text, seconds_text
+from fedcore.drawing.page import section, short, table
 
 
 def parties(record: Record) -> Markup:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from fedcore.coordinator.axes import Scale, domain
-from fedcore.coordinator.markup import Markup, element, join
-from fedcore.coordinator.plots import Band, Curve, Spread, curves, dot_axis, dot_row, histogram, key
+from fedcore.coordinator.plots import Band, Curve, Spread, curves, dot_axis, dot_row, histogram
 from fedcore.coordinator.plots import comparison as comparison_plot
 from fedcore.coordinator.record import Baselines, Metrics, Record, Round, mean
-from fedcore.coordinator.wording import count_text, difference_text, metric_text, metric_title
+from fedcore.drawing.axes import Scale, domain
+from fedcore.drawing.markup import Markup, element, join
+from fedcore.drawing.numbers import count_text, difference_text, metric_text, metric_title
+from fedcore.drawing.page import figure, keys, section, short, table
 
 MANY = 40
 """More participants than this are shown as quantiles, with the best and the worst by name."""
@@ -119,49 +120,6 @@ def sites(record: Record) -> Markup:
     )
 
 
-def section(title: str, *children: object) -> Markup:
-    """A part of the page under its heading."""
-    return element("section", element("h2", title), *children)
-
-
-def figure(picture: Markup, caption: str = "", note: str = "") -> Markup:
-    """A picture under its caption."""
-    words = [element("b", caption)] if caption else []
-    words += [element("span", note)] if note else []
-    return element(
-        "figure", element("figcaption", *words) if words else "", element("div", picture, class_="wide")
-    )
-
-
-def keys(entries: Sequence[tuple[str, str]]) -> Markup:
-    """A legend."""
-    return element("ul", *(element("li", key(style), text) for style, text in entries), class_="legend")
-
-
-def table(
-    head: Sequence[object], rows: Sequence[Sequence[object]], *, words: int = 1, caption: str = ""
-) -> Markup:
-    """A table whose first columns are words and whose others are numbers.
-
-    Args:
-        head: The columns' names.
-        rows: The cells.
-        words: How many columns, from the left, hold words.
-        caption: Above it.
-    """
-
-    def cells(kind: str, row: Sequence[object]) -> list[Markup]:
-        return [
-            element(kind, each, class_="n" if place >= words else "w" if place == 0 else None)
-            for place, each in enumerate(row)
-        ]
-
-    top = element("thead", element("tr", *cells("th", head)))
-    lines = element("tbody", *(element("tr", *cells("td", row)) for row in rows))
-    titled = element("caption", caption) if caption else ""
-    return element("div", element("table", titled, top, lines), class_="wide")
-
-
 def quantile(values: Sequence[float], share: float) -> float:
     """The value below which this share of the finite values lies, interpolated; NaN when there are none."""
     known = sorted(value for value in values if math.isfinite(value))
@@ -258,11 +216,6 @@ def _site_lines(rounds: Sequence[Round], metric: str, large: bool) -> list[Curve
         style = "site named" if site in named else "site" if len(names) <= _MOST_SMALL_LINES else "site crowd"
         lines.append(Curve(values[site], style, label, site))
     return lines
-
-
-def short(text: str, most: int) -> str:
-    """Text cut to so many characters."""
-    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _round_table(record: Record, names: Sequence[str]) -> Markup:

@@ -20,9 +20,11 @@ from fedcore.coordinator.record_protection import protected
 from fedcore.coordinator.workflows.psi import PsiOutcome, run_psi
 from fedcore.coordinator.workflows.settings import Settings
 from fedcore.coordinator.workflows.train import Outcome, run_train
-from fedcore.errors import FedcoreError, RunInterrupted
-from fedcore.jobs.job import TrainJob
+from fedcore.coordinator.workflows.vertical import VerticalOutcome, finished_steps, run_vertical
+from fedcore.errors import FedcoreError, PeerLost, RunInterrupted
+from fedcore.jobs.job import AnyJob, TrainJob
 from fedcore.jobs.psi import PsiJob
+from fedcore.jobs.vertical import VerticalJob
 from fedcore.learning.builtin import build_task
 from fedcore.learning.seeds import seeded_model
 from fedcore.network.usage_log import FILE, read_log, summary
@@ -33,7 +35,7 @@ log = logging.getLogger("fedcore.coordinator")
 RESULT = "result.json"
 
 
-def execute(job: TrainJob | PsiJob, grid: Grid, settings: Settings) -> dict[str, Any]:
+def execute(job: AnyJob, grid: Grid, settings: Settings) -> dict[str, Any]:
     """Run a job and write the run folder: result, model, report, evidence, log.
 
     Args:
@@ -45,7 +47,7 @@ def execute(job: TrainJob | PsiJob, grid: Grid, settings: Settings) -> dict[str,
         The result, as in `result.json`.
 
     Raises:
-        FedcoreError: As `run_train` or `run_psi`; `result.json` then says `refused`, `interrupted` or `failed`, and why.
+        FedcoreError: As `run_train`, `run_psi` or `run_vertical`; `result.json` then says `refused`, `interrupted` or `failed`, and why.
         KeyboardInterrupt: Ctrl-C; the run is `interrupted`.
     """
     began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
@@ -60,25 +62,28 @@ def execute(job: TrainJob | PsiJob, grid: Grid, settings: Settings) -> dict[str,
         "protection": job.protection.model_dump() if isinstance(job, TrainJob) else {},
     }
     with _log_to(settings.folder / "run.log"):
-        psi = isinstance(job, PsiJob)
         try:
             if isinstance(job, TrainJob):
                 result.update(_trained(job, settings, run_train(job, grid, settings)))
+            elif isinstance(job, VerticalJob):
+                result.update(_stepped(run_vertical(job, grid, settings)))
             else:
                 result.update(_intersected(job, run_psi(job, grid, settings)))
         except FedcoreError as error:
-            result.update(_stopped(settings.folder, error, psi))
+            result.update(_stopped(settings.folder, error, job.kind))
             log.error("%s", error)
             raise
         except Exception as error:
             log.exception("the run failed")
-            result.update(_stopped(settings.folder, FedcoreError(f"{type(error).__name__}: {error}"), psi))
+            result.update(
+                _stopped(settings.folder, FedcoreError(f"{type(error).__name__}: {error}"), job.kind)
+            )
             raise
         except BaseException as error:
             # Ctrl-C; or Flower ends the ServerApp because the run was stopped.
             how = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else type(error).__name__
             stopped = RunInterrupted(f"stopped by the user ({how})", party="coordinator")
-            result.update(_stopped(settings.folder, stopped))
+            result.update(_stopped(settings.folder, stopped, job.kind))
             raise
         finally:
             result["seconds"] = time.monotonic() - began
@@ -156,6 +161,26 @@ def _intersected(job: PsiJob, outcome: PsiOutcome) -> dict[str, Any]:
     return result
 
 
+def _stepped(outcome: VerticalOutcome) -> dict[str, Any]:
+    last = outcome.steps[-1]["receipts"]
+    return {
+        "status": "finished",
+        "reason": None,
+        "participants": [
+            {
+                "name": name,
+                "rows": receipt["rows"],
+                "items": receipt["items"],
+                "role": receipt["role"],
+                "layers": outcome.offers[name]["layers"],
+            }
+            for name, receipt in last.items()
+        ],
+        "meetings": outcome.how,
+        "steps": outcome.steps,
+    }
+
+
 def _usage(folder: Path) -> dict[str, Any]:
     """What each participant used; nothing where no record was made."""
     try:
@@ -187,12 +212,17 @@ def _final(rounds: list[dict[str, Any]], best: dict[str, Any] | None) -> dict[st
     }
 
 
-def _stopped(folder: Path, error: FedcoreError, psi: bool = False) -> dict[str, Any]:
+def _stopped(folder: Path, error: FedcoreError, kind: str) -> dict[str, Any]:
     stored = checkpoints.load(folder / "checkpoints")
-    if stored or isinstance(error, RunInterrupted):
+    steps = finished_steps(folder) if kind == "vertical" else []
+    # A step of a vertical job begins again with whoever is back.
+    lost = kind == "vertical" and isinstance(error, PeerLost) and error.step != "prepare"
+    if stored or steps or lost or isinstance(error, RunInterrupted):
         error.message += f". Go on with `fedcore resume {folder}`"
     rounds = stored.progress["rounds"] if stored else []
-    if psi and error.step != "prepare" and not isinstance(error, RunInterrupted):
+    if steps or lost:
+        status = "interrupted"
+    elif kind != "train" and error.step != "prepare" and not isinstance(error, RunInterrupted):
         status = "failed"
     elif not rounds and not isinstance(error, RunInterrupted):
         status = "refused"
@@ -202,6 +232,7 @@ def _stopped(folder: Path, error: FedcoreError, psi: bool = False) -> dict[str, 
         "status": status,
         "reason": str(error),
         "rounds": rounds,
+        **({"steps": steps} if steps else {}),
         "error": {
             "type": type(error).__name__,
             "message": error.message,
@@ -226,7 +257,11 @@ def note_interruption(folder: Path, about: dict[str, Any], error: FedcoreError) 
         "kind": about["job"]["kind"],
         "name": about["job"]["name"],
         "protection": about["job"].get("protection", {}),
-        **_stopped(folder, RunInterrupted(error.message, party=error.party, step=error.step)),
+        **_stopped(
+            folder,
+            RunInterrupted(error.message, party=error.party, step=error.step),
+            about["job"]["kind"],
+        ),
     }
     checkpoints.write_json(folder / RESULT, result)
 

@@ -20,7 +20,6 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 from rich.text import Text
 
-from fedcore.coordinator.markup import plain
 from fedcore.coordinator.receipt import layers
 from fedcore.coordinator.record import Record, Round, parse
 from fedcore.coordinator.record_placement import placements
@@ -29,17 +28,11 @@ from fedcore.coordinator.terminal_placement import shown as placement_shown
 from fedcore.coordinator.terminal_protection import StageLine, sum_cell
 from fedcore.coordinator.terminal_protection import shown as protection_shown
 from fedcore.coordinator.terminal_psi import shown as intersection_shown
-from fedcore.coordinator.wording import (
-    bytes_text,
-    comparison,
-    count_text,
-    difference_text,
-    headline,
-    metric_text,
-    seconds_text,
-    status_text,
-)
+from fedcore.coordinator.terminal_vertical import shown as steps_shown
+from fedcore.coordinator.wording import comparison, headline, status_text
 from fedcore.coordinator.wording_protection import sum_text
+from fedcore.drawing.markup import plain
+from fedcore.drawing.numbers import bytes_text, count_text, difference_text, metric_text, seconds_text
 
 _LAST_ROUNDS = 8
 _MOST_METRICS = 3
@@ -241,6 +234,8 @@ def print_summary(
         parts += [Text(), _text(f"{status_text(record)}: {why}", style="bold")]
     if record.kind == "psi":
         parts += intersection_shown(record.raw)
+    if record.kind == "vertical":
+        parts += steps_shown(record.raw)
     table = _comparison(record)
     if table is not None:
         parts += [Text(), table]

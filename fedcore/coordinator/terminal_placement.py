@@ -5,9 +5,9 @@ from __future__ import annotations
 from rich.console import RenderableType
 from rich.text import Text
 
-from fedcore.coordinator.markup import plain
 from fedcore.coordinator.record_placement import Placements
 from fedcore.coordinator.wording_placement import events_text, placed_text, time_text
+from fedcore.drawing.markup import plain
 
 
 def shown(told: Placements, members: int | None = None) -> list[RenderableType]:

@@ -10,15 +10,15 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from fedcore.coordinator.markup import plain
 from fedcore.coordinator.record_protection import Exchange, Protected
-from fedcore.coordinator.wording import bytes_text, count_text, seconds_text
 from fedcore.coordinator.wording_protection import (
     dropped_text,
     error_text,
     outcome_text,
     sum_text,
 )
+from fedcore.drawing.markup import plain
+from fedcore.drawing.numbers import bytes_text, count_text, seconds_text
 
 _MOST_FAILED = 5
 

@@ -13,9 +13,10 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 from rich.text import Text
 
-from fedcore.coordinator.markup import plain
 from fedcore.coordinator.record_psi import Party, parties_of
-from fedcore.coordinator.wording import bytes_text, count_text, phase_text, seconds_text
+from fedcore.coordinator.wording import phase_text
+from fedcore.drawing.markup import plain
+from fedcore.drawing.numbers import bytes_text, count_text, seconds_text
 
 _AT_PARTIES = "at work"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedcore.coordinator.record_placement import Placements
-from fedcore.coordinator.wording import number_word, people, seconds_text
+from fedcore.drawing.numbers import number_word, people, seconds_text
 
 FEW = 6
 

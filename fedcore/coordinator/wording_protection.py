@@ -7,7 +7,7 @@ from typing import Any
 
 from fedcore.coordinator.record import count
 from fedcore.coordinator.record_protection import Exchange, Protected
-from fedcore.coordinator.wording import count_text, people
+from fedcore.drawing.numbers import count_text, people
 
 _HOW = {
     "secagg+": "Each participant masked its vector; the masks cancel in the sum (SecAgg+, Bell et al. 2020).",

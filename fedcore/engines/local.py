@@ -16,10 +16,11 @@ from fedcore.coordinator.workflows.settings import Settings
 from fedcore.engines.cores import usable_cores
 from fedcore.engines.embedded import EmbeddedGrid, Node
 from fedcore.flower import empty_run
-from fedcore.jobs.job import TrainJob
+from fedcore.jobs.job import AnyJob
 from fedcore.jobs.load import LoadedFederation
 from fedcore.jobs.participant import Participant
 from fedcore.jobs.psi import PsiJob
+from fedcore.jobs.vertical import VerticalJob
 from fedcore.participant.client_app import build_client_app
 from fedcore.participant.meeting import InMemory
 
@@ -34,7 +35,7 @@ def by_index(participants: Sequence[Participant]) -> Any:
 
 
 def run_embedded(
-    home: Path, job: TrainJob | PsiJob, federation: LoadedFederation, run: str, *, resume: bool, watcher: Any
+    home: Path, job: AnyJob, federation: LoadedFederation, run: str, *, resume: bool, watcher: Any
 ) -> dict[str, Any]:
     """Run the job in this process.
 
@@ -49,9 +50,9 @@ def run_embedded(
     cores = usable_cores()
     options = federation.spec.embedded
     workers = min(cores, len(people)) if options.workers == "auto" else options.workers
-    if isinstance(job, PsiJob):
-        # Two parties that wait for each other need a thread each.
-        workers = max(2, workers)
+    if isinstance(job, PsiJob | VerticalJob):
+        # Parties that wait for each other need a thread each.
+        workers = max(len(job.parties), workers)
     told = watcher or Silent()
     nodes = [Node({"partition-id": i, "num-partitions": len(people)}, {}) for i in range(len(people))]
     # This thread, which evaluates on central data, keeps every core. Asking for the number of threads is what

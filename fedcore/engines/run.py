@@ -18,9 +18,10 @@ from typing import Any
 from fedcore.coordinator.checkpoint import write_json
 from fedcore.errors import JobError, RunInterrupted, did_you_mean
 from fedcore.jobs.federation import Engine, Federation
-from fedcore.jobs.job import TrainJob, parse_job
+from fedcore.jobs.job import AnyJob, TrainJob, parse_job
 from fedcore.jobs.load import LoadedFederation, load_federation, load_job
-from fedcore.jobs.psi import PsiJob
+from fedcore.jobs.vertical import VerticalJob
+from fedcore.vertical.steps import check_models
 
 log = logging.getLogger("fedcore.engines")
 
@@ -145,7 +146,7 @@ def resume(folder: str | Path, *, engine: Engine | None = None, watcher: Any = N
     return _go(home, job, load_federation(about["federation"]), about, resume=True, watcher=watcher)
 
 
-def job_of(folder: str | Path) -> TrainJob | PsiJob:
+def job_of(folder: str | Path) -> AnyJob:
     """The job of a run, not what its file may say by now.
 
     Raises:
@@ -163,7 +164,7 @@ def _about(home: Path) -> dict[str, Any]:
 
 def _go(
     home: Path,
-    job: TrainJob | PsiJob,
+    job: AnyJob,
     federation: LoadedFederation,
     about: dict[str, str],
     *,
@@ -196,7 +197,7 @@ def _names(federation: LoadedFederation, engine: str) -> list[str]:
     return [participant.name for participant in federation.participants]
 
 
-def check_together(job: TrainJob | PsiJob, federation: Federation, engine: str, names: list[str]) -> None:
+def check_together(job: AnyJob, federation: Federation, engine: str, names: list[str]) -> None:
     """Refuse a job that this federation cannot run, before anything starts.
 
     Raises:
@@ -208,6 +209,8 @@ def check_together(job: TrainJob | PsiJob, federation: Federation, engine: str, 
         for name in job.parties:
             if name not in names:
                 raise JobError(f"parties: nobody is called {name!r}; {did_you_mean(name, names)}")
+    if isinstance(job, VerticalJob):
+        check_models(job)
     if engine == "deployment" and federation.virtual is not None:
         raise JobError("virtual participants run on engine embedded or simulation, not deployment")
 
@@ -230,7 +233,7 @@ def _check_cohort(job: TrainJob, federation: Federation, engine: str, names: lis
         )
 
 
-def _new_folder(job: TrainJob | PsiJob) -> Path:
+def _new_folder(job: AnyJob) -> Path:
     stem = f"{job.name}-{datetime.now():%Y%m%d-%H%M%S}"
     for suffix in ("", *(f"-{n}" for n in range(2, 1000))):
         folder = Path("runs") / (stem + suffix)

@@ -24,9 +24,10 @@ from fedcore.coordinator.workflows.settings import Settings
 from fedcore.engines.cores import usable_cores
 from fedcore.engines.ray_app import FederationApp
 from fedcore.errors import EngineError, FedcoreError
-from fedcore.jobs.job import TrainJob
+from fedcore.jobs.job import AnyJob
 from fedcore.jobs.load import LoadedFederation
 from fedcore.jobs.psi import PsiJob
+from fedcore.jobs.vertical import VerticalJob
 
 PROGRESS = "progress.jsonl"
 """In the run folder: how far participants are, from their processes."""
@@ -57,7 +58,7 @@ def _replayed(events: Path | None, watcher: RunWatcher) -> Iterator[None]:
 
 
 def run_simulated(
-    home: Path, job: TrainJob | PsiJob, federation: LoadedFederation, run: str, *, resume: bool, watcher: Any
+    home: Path, job: AnyJob, federation: LoadedFederation, run: str, *, resume: bool, watcher: Any
 ) -> dict[str, Any]:
     """Run the job on Ray.
 
@@ -80,8 +81,9 @@ def run_simulated(
         ) from error
     people = federation.participants
     told: RunWatcher = watcher or Silent()
-    pair = isinstance(job, PsiJob)
-    events = (home / PROGRESS).absolute() if pair and watcher is not None else None
+    # Parties that wait for each other need a process each.
+    together = len(job.parties) if isinstance(job, PsiJob | VerticalJob) else 0
+    events = (home / PROGRESS).absolute() if together and watcher is not None else None
     settings = Settings(
         run=run,
         folder=home,
@@ -116,8 +118,7 @@ def run_simulated(
                 backend_config={
                     "client_resources": {"num_cpus": options.cpus, "num_gpus": options.gpus},
                     "init_args": {
-                        # Two parties that wait for each other need a process each.
-                        "num_cpus": max(usable_cores(), math.ceil(2 * options.cpus) if pair else 1),
+                        "num_cpus": max(usable_cores(), math.ceil(together * options.cpus), 1),
                         "include_dashboard": False,
                         "log_to_driver": False,
                         "logging_level": logging.ERROR,

@@ -1,4 +1,7 @@
-"""The job: what is to be done, by whom, under which protection. A psi job's own keys stand in `fedcore.jobs.psi`."""
+"""The job: what is to be done, by whom, under which protection.
+
+The keys of a psi job stand in `fedcore.jobs.psi`, those of a vertical job in `fedcore.jobs.vertical`.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from pydantic import (
 from fedcore.jobs.common import Name, Seconds, Strict
 from fedcore.jobs.datasets import DataSet
 from fedcore.jobs.psi import PsiJob
+from fedcore.jobs.vertical import VerticalJob
 
 
 class Participants(Strict):
@@ -334,19 +338,22 @@ class TrainJob(Strict):
         return self
 
 
-Job = Annotated[TrainJob | PsiJob, Field(discriminator="kind")]
+AnyJob = TrainJob | PsiJob | VerticalJob
 """Every kind of job this version knows."""
 
-JOB_KINDS = ("train", "psi")
+Job = Annotated[AnyJob, Field(discriminator="kind")]
+"""The same, as a file has it: its `kind` says which."""
+
+JOB_KINDS = ("train", "psi", "vertical")
 
 BUILT_IN_TASKS = ("tabular-classifier", "image-classifier")
 
 
-def parse_job(written: Any) -> TrainJob | PsiJob:
+def parse_job(written: Any) -> AnyJob:
     """The job that a run's `run.json` holds.
 
     Args:
         written: As `model_dump(mode="json", by_alias=True)` gave it.
     """
-    job: TrainJob | PsiJob = TypeAdapter(Job).validate_python(written)
+    job: AnyJob = TypeAdapter(Job).validate_python(written)
     return job

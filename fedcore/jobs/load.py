@@ -19,10 +19,9 @@ from pydantic import BaseModel
 from fedcore.errors import nearest
 from fedcore.jobs import meaning, shape
 from fedcore.jobs.federation import Federation, Roster
-from fedcore.jobs.job import Job, TrainJob
+from fedcore.jobs.job import AnyJob, Job
 from fedcore.jobs.participant import Participant
 from fedcore.jobs.problems import Problem, refuse
-from fedcore.jobs.psi import PsiJob
 from fedcore.jobs.source import Source, read_source
 from fedcore.jobs.validation import validate
 from fedcore.jobs.virtual import virtual_participants
@@ -80,7 +79,7 @@ class LoadedFederation:
     participant_files: tuple[Path, ...]
 
 
-def load_job(path: str | Path) -> TrainJob | PsiJob:
+def load_job(path: str | Path) -> AnyJob:
     """The job of a file.
 
     Raises:
@@ -88,7 +87,7 @@ def load_job(path: str | Path) -> TrainJob | PsiJob:
     """
     checked = check_file(path, "job")
     refuse(checked.problems)
-    job: TrainJob | PsiJob = _absolute(checked.model, _folder(checked.file))
+    job: AnyJob = _absolute(checked.model, _folder(checked.file))
     return job
 
 

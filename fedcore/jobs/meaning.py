@@ -34,7 +34,7 @@ def check_job_kind(source: Source) -> tuple[list[Problem], bool]:
         if not misspelt:
             missing = source.problem(("kind",), "missing", allowed=JOB_KINDS)
             # Judged as what it most likely is, so that its other problems are told too.
-            source.data["kind"] = "psi" if "parties" in source.data else "train"
+            source.data["kind"] = _likely(source.data)
             return [missing], True
         return [], True
     kind = source.data["kind"]
@@ -45,6 +45,13 @@ def check_job_kind(source: Source) -> tuple[list[Problem], bool]:
     )
     source.data["kind"] = problem.nearest
     return [problem], problem.nearest is not None
+
+
+def _likely(data: dict[str, Any]) -> str:
+    """The kind of a job that does not say it."""
+    if "parties" not in data:
+        return "train"
+    return "vertical" if "label" in data or "models" in data else "psi"
 
 
 def check_job(source: Source) -> list[Problem]:

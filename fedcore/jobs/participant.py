@@ -16,14 +16,32 @@ from fedcore.jobs.psi import Protocol
 class Revealed(Strict):
     """Who may learn what of the rows that a party shares with this site: nobody, unless named here.
 
+    `any` stands for every party, and never for the coordinator. `rows` and `cardinality` are for `psi` and `vertical`
+    jobs, the others for `vertical` ones.
+
     Args:
-        rows: Parties that may learn which of their rows match rows of this site, or `any`.
-        cardinality: Parties that may learn how many keys match; `any` is every party. Also `coordinator`,
-            which `any` does not include.
+        rows: Parties that may learn which of their rows match rows of this site; in a `vertical` job also which of
+            them are out of time, where this site has the label.
+        cardinality: Parties that may learn how many keys match. Also `coordinator`, which `any` does not include.
+        woe: Of the label holder: parties that may learn the weights of evidence of their own bins.
+        totals: Label holders that may learn sums over the rows of each bin of this site's columns, the bins unnamed.
+        correlation: Parties that may learn how this site's columns correlate, with each other and with theirs: the label
+            holder, and where a linear model is fitted also the first of the partners.
+        splits: Parties that may learn which rows go to which side of a tree's split, which at the label holder tells of
+            labels.
+        activations: Label holders that may learn what this site's half of a split network makes of each row; of the label
+            holder: parties that may learn the gradients for it.
+        scores: Label holders that may learn this site's part of each row's score.
     """
 
     rows: Literal["any"] | tuple[Name, ...] = ()
     cardinality: Literal["any"] | tuple[Name, ...] = ()
+    woe: Literal["any"] | tuple[Name, ...] = ()
+    totals: Literal["any"] | tuple[Name, ...] = ()
+    correlation: Literal["any"] | tuple[Name, ...] = ()
+    splits: Literal["any"] | tuple[Name, ...] = ()
+    activations: Literal["any"] | tuple[Name, ...] = ()
+    scores: Literal["any"] | tuple[Name, ...] = ()
 
 
 class Rule(Strict):
@@ -35,10 +53,11 @@ class Rule(Strict):
         columns: `all`, or the columns a job may read.
         purpose: A purpose the job must state, or `any`.
         min_cohort: Fewest participants the run must have.
-        min_rows: Fewest rows of this site over which anything is computed and released.
-        peers: For `psi`: parties with which this site finds shared rows, or `any`; nobody when absent.
+        min_rows: Fewest rows of this site over which anything is computed and released; in a `vertical` job also the
+            fewest that all parties share.
+        peers: For `psi` and `vertical`: parties with which this site finds shared rows, or `any`; nobody when absent.
         protocols: For `psi`: protocols that may be used, or `any`.
-        reveal: For `psi`: what others may learn. What this site itself learns is for the others to allow.
+        reveal: For `psi` and `vertical`: what others may learn. What this site itself learns is for the others to allow.
     """
 
     jobs: tuple[Literal["train", "psi", "vertical", "analytics"], ...]
@@ -147,7 +166,7 @@ class Participant(Strict):
         evidence: `digest` records a SHA-256 of the arrays of every update that left, and has each request on
             the disk before the work begins; `counts` records sizes only, a request together with what became
             of it (virtual participants of a simulation).
-        peers: Other participants to which this one talks directly, by name; needed for `psi` jobs on engine
+        peers: Other participants to which this one talks directly, by name; needed for `psi` and `vertical` jobs on engine
             `deployment`. The coordinator cannot put another key in the place of one that stands here.
         nodes: Descriptor files of this participant's machines, as `fedcore network probe` writes them; what a job that
             is placed on the compute network may use.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
@@ -12,6 +14,7 @@ from fedcore.errors import JobError
 from fedcore.jobs.common import Address, Name, Seconds, Strict
 from fedcore.jobs.job import LocalTraining, SecureAggregation, Strategy, Task, TrainJob
 from fedcore.jobs.psi import Items, Protocol, PsiJob, PsiParty, Reveal
+from fedcore.jobs.vertical import VerticalJob
 
 RECORD = "fedcore"
 """Name of the ConfigRecord that carries the request."""
@@ -35,7 +38,9 @@ SERVE = "--fedcore-session"
 """Argument by which a site's `flwr-clientapp` becomes the process of a session."""
 
 PARTY = "party"
-"""Name of the ConfigRecord in a party's answers to a psi request; its one key is `about`, JSON."""
+"""Name of the ConfigRecord in a party's answers to a psi or vertical request; its one key is `about`, JSON."""
+STEP = "query.vertical"
+"""Type of the message that has the parties of a vertical job do one step of it."""
 
 VERSION = 1
 
@@ -157,7 +162,62 @@ class PsiRequest(Request):
         return next(name for name in self.parties if name != participant)
 
 
-_KINDS: dict[str, type[Request]] = {"train": TrainRequest, "psi": PsiRequest}
+class PairMeeting(Meeting):
+    """A meeting of two parties of several.
+
+    Args:
+        between: The two.
+    """
+
+    between: tuple[Name, Name]
+
+
+class VerticalRequest(Request):
+    """A request of a vertical job; the same text for all parties.
+
+    Args:
+        plan: The job.
+        step: Of the job; empty while preparing.
+        meetings: Of this step, one per pair that talks; none while preparing.
+    """
+
+    kind: Literal["vertical"]
+    plan: VerticalJob
+    step: str = ""
+    meetings: tuple[PairMeeting, ...] = ()
+
+    def data_of(self, participant: str) -> str | None:
+        """What the job names for it; None when it is no party."""
+        party = self.plan.parties.get(participant)
+        return party.data if party else None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what the parties do, whatever the step; results of one plan are of no use in another."""
+        told = self.plan.model_dump_json(by_alias=True, exclude={"deadline", "memory_limit"})
+        return hashlib.sha256(f"{self.run}\0{told}".encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Appointment:
+    """One of a participant's meetings in a step, as a `PsiRequest` has its only one.
+
+    Args:
+        meeting: None while preparing.
+        peer: Whom it meets.
+        deadline: Longest wait, seconds.
+    """
+
+    meeting: Meeting | None
+    peer: str
+    deadline: float
+
+    def other(self, participant: str) -> str:
+        """Whom the participant meets."""
+        return self.peer
+
+
+_KINDS: dict[str, type[Request]] = {"train": TrainRequest, "psi": PsiRequest, "vertical": VerticalRequest}
 
 
 def request_for(job: TrainJob, run: str, cohort: int, schema: dict[str, Any] | None) -> TrainRequest:
@@ -193,6 +253,22 @@ def psi_request_for(job: PsiJob, run: str, meeting: Meeting | None) -> PsiReques
         memory_limit=job.memory_limit,
         deadline=job.deadline,
         meeting=meeting,
+    )
+
+
+def vertical_request_for(
+    job: VerticalJob, run: str, step: str = "", meetings: tuple[PairMeeting, ...] = ()
+) -> VerticalRequest:
+    """The request that a vertical job makes of all its parties for one step."""
+    return VerticalRequest(
+        run=run,
+        job=job.name,
+        kind=job.kind,
+        purpose=job.purpose,
+        cohort=len(job.parties),
+        plan=job,
+        step=step,
+        meetings=meetings,
     )
 
 

@@ -11,7 +11,16 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from fedcore.errors import JobError
 from fedcore.jobs.participant import Participant
-from fedcore.jobs.request import AGGREGATE, SECURE, TOTALS, PsiRequest, Request, TrainRequest
+from fedcore.jobs.request import (
+    AGGREGATE,
+    SECURE,
+    STEP,
+    TOTALS,
+    PsiRequest,
+    Request,
+    TrainRequest,
+    VerticalRequest,
+)
 from fedcore.participant.meeting import Meetings, OverNetwork
 from fedcore.participant.mods.evidence import evidence
 from fedcore.participant.mods.guard import guard
@@ -36,9 +45,8 @@ def build_client_app(
         progress: Told how far a participant is, where somebody on its machine watches.
 
     Returns:
-        An app with `train`, `evaluate`, `query.prepare`, `query.totals`, `query.nodes`, `query.secure`, `query.session` and
-        `query.intersect`;
-        nothing leaves but through its mods.
+        An app with `train`, `evaluate`, `query.prepare`, `query.totals`, `query.nodes`, `query.secure`, `query.session`,
+        `query.intersect` and `query.vertical`; nothing leaves but through its mods.
     """
     meet = meetings or OverNetwork()
     # On one machine the coordinator is trusted with keys anyway.
@@ -54,6 +62,10 @@ def build_client_app(
             from fedcore.participant import psi
 
             return psi.prepare(resolve(context), request, message, meet)
+        if isinstance(request, VerticalRequest):
+            from fedcore.participant import vertical
+
+            return vertical.prepare(resolve(context), request, message, meet)
         from fedcore.participant import work
 
         return work.prepare(resolve(context), _of(message, TrainRequest), message)
@@ -64,6 +76,13 @@ def build_client_app(
 
         watch = progress or (lambda party, phase, done, of: None)
         return psi.take_part(resolve(context), _of(message, PsiRequest), message, meet, watch)
+
+    @app.query(STEP.removeprefix("query."))
+    def step(message: Message, context: Context) -> Message:
+        from fedcore.participant import vertical
+
+        watch = progress or (lambda party, phase, done, of: None)
+        return vertical.take_part(resolve(context), _of(message, VerticalRequest), message, meet, watch)
 
     @app.query(TOTALS.removeprefix("query."))
     def totals(message: Message, context: Context) -> Message:

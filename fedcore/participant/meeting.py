@@ -21,13 +21,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from fedcore.errors import IdentityError, JobError, PeerLost, did_you_mean
 from fedcore.jobs.participant import Participant
-from fedcore.jobs.request import Meeting, PsiRequest
+from fedcore.jobs.request import Appointment, Meeting, PsiRequest
 
 if TYPE_CHECKING:
     from fedcore.peer.channel import FramedChannel
     from fedcore.peer.tls import Peer
     from fedcore.trust.identity import Identity
 
+Asked = PsiRequest | Appointment
+"""What says whom a participant meets, and where."""
 STEP = "meet"
 PATIENCE = 120.0
 """Seconds, at most, that a party waits for the other: both are asked in the same moment, and meet before they read."""
@@ -36,14 +38,14 @@ PATIENCE = 120.0
 class Meetings(Protocol):
     """An engine's way for two parties to meet."""
 
-    def offer(self, participant: Participant, request: PsiRequest) -> dict[str, Any]:
+    def offer(self, participant: Participant, request: Asked) -> dict[str, Any]:
         """What the coordinator needs to arrange the meeting: `how`, `key` and `address`, all for the public.
 
         Raises:
             IdentityError: The participant would not meet the other party, or has no key of its own.
         """
 
-    def meet(self, participant: Participant, request: PsiRequest) -> FramedChannel:
+    def meet(self, participant: Participant, request: Asked) -> FramedChannel:
         """The channel to the other party, once it is there.
 
         Raises:
@@ -63,15 +65,15 @@ class InMemory:
     _waiting: dict[str, tuple[Any, threading.Event]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def offer(self, participant: Participant, request: PsiRequest) -> dict[str, Any]:
+    def offer(self, participant: Participant, request: Asked) -> dict[str, Any]:
         """Nothing but that it is in memory."""
         return {"how": "memory", "key": "", "address": ""}
 
-    def meet(self, participant: Participant, request: PsiRequest) -> FramedChannel:
+    def meet(self, participant: Participant, request: Asked) -> FramedChannel:
         """The first to come makes both ends; the second takes the one that waits."""
         from fedcore.peer.memory import MemoryChannel
 
-        meeting, peer = _meeting(request, "memory"), request.other(participant.name)
+        meeting, peer = meeting_of(request, "memory"), request.other(participant.name)
         with self._lock:
             found = self._waiting.pop(meeting.session, None)
             if found is None:
@@ -104,7 +106,7 @@ class OverNetwork:
 
     loopback: bool = False
 
-    def offer(self, participant: Participant, request: PsiRequest) -> dict[str, Any]:
+    def offer(self, participant: Participant, request: Asked) -> dict[str, Any]:
         """Public key and address."""
         peer = request.other(participant.name)
         if not self.loopback:
@@ -114,15 +116,15 @@ class OverNetwork:
         address = inbound.address if inbound else f"127.0.0.1:{_free_port()}" if self.loopback else ""
         return {"how": "network", "key": identity.public_line, "address": address}
 
-    def meet(self, participant: Participant, request: PsiRequest) -> FramedChannel:
+    def meet(self, participant: Participant, request: Asked) -> FramedChannel:
         """Wait, call, or go to the relay, as the meeting says."""
         from fedcore.peer.grpc_channel import GrpcChannel
         from fedcore.peer.listening import Listener
         from fedcore.peer.relay import RelayedChannel
         from fedcore.peer.tls import Peer
 
-        meeting = _meeting(request, "direct", "relay")
-        identity, peer = identity_of(participant), self._peer(participant, request, meeting)
+        meeting = meeting_of(request, "direct", "relay")
+        identity, peer = identity_of(participant), self.peer_of(participant, request, meeting)
         session, deadline = meeting.session, min(request.deadline, PATIENCE)
         address = meeting.address
         if meeting.how == "relay":
@@ -137,7 +139,7 @@ class OverNetwork:
                 deadline=deadline,
             )
         if meeting.listens == participant.name:
-            where = self._own_address(participant, meeting)
+            where = self.own_address(participant, meeting)
             return Listener(where, identity=identity, peer=peer, session=session).accept(deadline)
         pinned = participant.peers.get(peer.name)
         address = pinned.address if pinned and pinned.address else address
@@ -145,7 +147,7 @@ class OverNetwork:
             raise JobError(f"nobody says where {peer.name} waits", step=STEP)
         return GrpcChannel.connect(address, identity=identity, peer=peer, session=session, deadline=deadline)
 
-    def _peer(self, participant: Participant, request: PsiRequest, meeting: Meeting) -> Peer:
+    def peer_of(self, participant: Participant, request: Asked, meeting: Meeting) -> Peer:
         """The other party with the key that counts."""
         from fedcore.peer.tls import Peer
         from fedcore.trust.identity import fingerprint, public_blob, same_key
@@ -164,7 +166,7 @@ class OverNetwork:
             )
         return Peer(name, pinned)
 
-    def _own_address(self, participant: Participant, meeting: Meeting) -> str:
+    def own_address(self, participant: Participant, meeting: Meeting) -> str:
         """Where this site listens; the coordinator has no say in it but on loopback."""
         if participant.inbound is not None:
             return participant.inbound.bound
@@ -177,7 +179,7 @@ class OverNetwork:
         )
 
 
-def _meeting(request: PsiRequest, *allowed: str) -> Meeting:
+def meeting_of(request: Asked, *allowed: str) -> Meeting:
     meeting = request.meeting
     if meeting is None or meeting.how not in allowed:
         asked = meeting.how if meeting else "none"
@@ -240,7 +242,7 @@ class Rendezvous:
         participant, request: Who meets whom.
     """
 
-    def __init__(self, meetings: Meetings, participant: Participant, request: PsiRequest) -> None:
+    def __init__(self, meetings: Meetings, participant: Participant, request: Asked) -> None:
         self._channel: FramedChannel | None = None
         self._error: BaseException | None = None
         self._done, self._lock, self._unwanted = threading.Event(), threading.Lock(), False
@@ -299,7 +301,7 @@ class Rendezvous:
 
 @contextlib.contextmanager
 def met(
-    meetings: Meetings, participant: Participant, request: PsiRequest, patience: float
+    meetings: Meetings, participant: Participant, request: Asked, patience: float
 ) -> Iterator[Rendezvous]:
     """A rendezvous that is hung up when its block fails.
 

@@ -22,7 +22,9 @@ from fedcore.trust import evidence
 
 EXTRA = "extra/"
 _WITHOUT_EXAMPLES = ("prepare", "intersect", "placement", "totals")
-"""Exchanges whose replies carry no metrics to be averaged."""
+"""Exchanges whose replies carry no metrics to be averaged; so do those of `OF_PARTIES`."""
+OF_PARTIES = "step "
+"""What the names of exchanges begin with in which parties do a step of a job with each other."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Phase:
     """One exchange with the cohort.
 
     Args:
-        name: `prepare`, `train`, `evaluate`, `local baseline` or `intersect`.
+        name: `prepare`, `train`, `evaluate`, `local baseline`, `intersect` or `step NAME`.
         number: The round.
         seconds: From the first message to the last reply.
         sites: Per participant: metrics, seconds, bytes, examples.
@@ -194,7 +196,8 @@ class EvidenceGrid(Layer):
         if REGION in reply.content:
             # The reply of several participants, whose examples it has.
             rows = None
-        reason_found = None if self.phase.name in _WITHOUT_EXAMPLES else _bad_examples(reply, rows)
+        bare = self.phase.name in _WITHOUT_EXAMPLES or self.phase.name.startswith(OF_PARTIES)
+        reason_found = None if bare else _bad_examples(reply, rows)
         reason_found = reason_found or self._bad_arrays(reply, shapes)
         return Lost(party, step, "DataError", reason_found) if reason_found else None
 

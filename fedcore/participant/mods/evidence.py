@@ -13,7 +13,8 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 from fedcore.errors import FedcoreError
 from fedcore.flower import digest_of, payload_bytes
 from fedcore.jobs.participant import Participant
-from fedcore.jobs.request import PARTY, SECURE, PsiRequest, Request
+from fedcore.jobs.request import PARTY, SECURE, PsiRequest, Request, VerticalRequest
+from fedcore.jobs.reveals import asked_columns, learned_by
 from fedcore.participant.mods.metering import half_in
 from fedcore.participant.mods.policy import request_of
 from fedcore.trust import evidence as log
@@ -75,6 +76,22 @@ def _about(message: Message, participant: str) -> dict[str, Any]:
         "round": config.get("server-round") if config is not None else None,
         **stage,
         **_asked_of_a_pair(request, participant),
+        **_asked_of_several(request, participant),
+    }
+
+
+def _asked_of_several(request: Request, participant: str) -> dict[str, Any]:
+    """Which step of a vertical job, with whom, over which columns, and what the whole job reveals to whom."""
+    if not isinstance(request, VerticalRequest) or participant not in request.plan.parties:
+        return {}
+    own = {each.session: each.between for each in request.meetings if participant in each.between}
+    return {
+        "job_step": request.step or None,
+        "peers": [name for name in request.plan.parties if name != participant],
+        "key": list(request.plan.parties[participant].keys),
+        "columns": asked_columns(request.plan, participant),
+        "reveal": [f"{what} to {who}" for what, who in learned_by(request.plan, participant)],
+        "sessions": list(own),
     }
 
 

@@ -11,7 +11,9 @@ from fedcore.errors import JobError, PolicyRefused, did_you_mean
 from fedcore.jobs.job import BUILT_IN_TASKS, CustomTask, ImageTask
 from fedcore.jobs.participant import Participant, Rule
 from fedcore.jobs.psi import COORDINATOR
-from fedcore.jobs.request import RECORD, PsiRequest, Request, TrainRequest, parse_request
+from fedcore.jobs.request import RECORD, PsiRequest, Request, TrainRequest, VerticalRequest, parse_request
+from fedcore.jobs.reveals import asked_columns as vertical_columns
+from fedcore.jobs.reveals import learned_by
 
 
 def request_of(message: Message) -> Request:
@@ -60,6 +62,8 @@ def check(participant: Participant, request: Request) -> Rule:
         _check_protection(participant, request)
         _check_row_id(participant, request)
         _check_code(participant, request)
+    if isinstance(request, VerticalRequest):
+        _check_features(participant, request)
     reasons = []
     allowing = []
     for rule in participant.policy.rules:
@@ -120,6 +124,16 @@ def _check_row_id(participant: Participant, request: TrainRequest) -> None:
         )
 
 
+def _check_features(participant: Participant, request: VerticalRequest) -> None:
+    """Whom a row is about may decide which rows match, and nothing else."""
+    row_id = participant.catalogue[str(request.data_of(participant.name))].row_id
+    if row_id is not None and row_id in (request.plan.parties[participant.name].columns or ()):
+        raise PolicyRefused(
+            f"column {row_id!r} says whom a row is about (row_id in the catalogue), so no model may use it; leave it "
+            f"out of parties.{participant.name}.columns"
+        )
+
+
 def _check_code(participant: Participant, request: TrainRequest) -> None:
     modules = []
     if isinstance(request.task, CustomTask):
@@ -156,11 +170,26 @@ def _lacking(rule: Rule, participant: Participant, request: Request, data: str) 
     if rule.columns != "all":
         asked = _columns(participant, request)
         if asked is None:
-            return f"only the columns {', '.join(rule.columns)} may be read; name task.features"
+            key = "task.features" if isinstance(request, TrainRequest) else "the party's columns"
+            return f"only the columns {', '.join(rule.columns)} may be read; name {key}"
         beyond = [name for name in asked if name not in rule.columns]
         if beyond:
             return f"columns {', '.join(beyond)} may not be read (allowed: {', '.join(rule.columns)})"
+    if isinstance(request, VerticalRequest):
+        return _revealing_to_all(rule, participant, request)
     return _revealing(rule, participant, request) if isinstance(request, PsiRequest) else None
+
+
+def _revealing_to_all(rule: Rule, participant: Participant, request: VerticalRequest) -> str | None:
+    """What the rule lacks for what a vertical job shows of this site to the others."""
+    for peer in request.plan.parties:
+        if peer != participant.name and not _named(peer, rule.peers):
+            return f"peer {peer!r} is not allowed (peers: {_listed(rule.peers)})"
+    for what, who in learned_by(request.plan, participant.name):
+        shown = getattr(rule.reveal, what)
+        if not _named(who, shown):
+            return f"{who!r} may not learn the {what} (reveal.{what}: {_listed(shown)})"
+    return None
 
 
 def _revealing(rule: Rule, participant: Participant, request: PsiRequest) -> str | None:
@@ -191,6 +220,8 @@ def _listed(allowed: str | tuple[str, ...]) -> str:
 def _columns(participant: Participant, request: Request) -> list[str] | None:
     if isinstance(request, PsiRequest):
         return list(request.parties[participant.name].columns)
+    if isinstance(request, VerticalRequest):
+        return vertical_columns(request.plan, participant.name)
     return asked_columns(request) if isinstance(request, TrainRequest) else None
 
 

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from fedcore.coordinator.plots import Band, Curve, curves, histogram, stacked_bars
-from fedcore.coordinator.wording import bytes_text, difference_text, metric_text, seconds_text
+from fedcore.drawing.numbers import bytes_text, difference_text, metric_text, seconds_text
 
 
 def points(path: str) -> list[tuple[float, float]]:

@@ -13,6 +13,7 @@ from flwr.app import Message, RecordDict
 import fedcore
 from fedcore.coordinator.watch import Silent
 from fedcore.coordinator.workflows import psi as workflow
+from fedcore.coordinator.workflows.parties import cause
 from fedcore.coordinator.workflows.settings import RelayAt, Settings
 from fedcore.engines.embedded import EmbeddedGrid
 from fedcore.errors import (
@@ -343,18 +344,18 @@ def told(kind: str, message: str = "why", **more: str) -> dict[str, str]:
 def test_the_party_with_the_cause_is_named(
     failures: dict[str, dict[str, str]], kind: type[FedcoreError], party: str, step: str
 ) -> None:
-    cause = workflow._cause(failures, {})
-    assert type(cause) is kind and (cause.party, cause.step) == (party, step)
+    found = cause(failures, {})
+    assert type(found) is kind and (found.party, found.step) == (party, step)
 
 
 def test_the_result_of_a_party_that_finished_alone_is_not_to_be_used() -> None:
-    cause = workflow._cause({BANK: told("DataError", "the disk is full")}, {TELECOM: {}})
-    assert "telecom-b had finished; its result is not to be used" in cause.message
+    found = cause({BANK: told("DataError", "the disk is full")}, {TELECOM: {}})
+    assert "telecom-b had finished; its result is not to be used" in found.message
 
 
 def test_a_deadline_that_passes_is_told_as_such() -> None:
-    cause = workflow._cause({BANK: told("NoReply", "no reply within 60 s")}, {})
+    found = cause({BANK: told("NoReply", "no reply within 60 s")}, {})
     assert (
         "it gave no answer (no reply within 60 s); look at its own log, or raise the job's deadline"
-        in str(cause)
+        in str(found)
     )

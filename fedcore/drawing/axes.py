@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fedcore.coordinator.markup import Markup, element, join
+from fedcore.drawing.markup import Markup, element, join
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Models over columns of several parties about the same people: a label holder and its partners."""
