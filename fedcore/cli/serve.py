@@ -106,6 +106,12 @@ def score(
             min=0, help="Ask for so many customers one at a time besides, and tell how long it takes."
         ),
     ] = 0,
+    reasons: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Of a scorecard: name so many own variables that cost each customer most points."
+        ),
+    ] = 0,
     wait: Annotated[float, typer.Option(help="Seconds to wait for the partners.")] = 30.0,
     unsigned: Unsigned = False,
     as_json: Json = False,
@@ -118,7 +124,7 @@ def score(
     """
     from crypto.errors import ProtocolError
     from fedcore.jobs.load import load_participant
-    from fedcore.participant.asking import Asking, read_new, write_scores
+    from fedcore.participant.asking import Asking, read_new, reasons_of, write_scores
     from fedcore.vertical.scoring import latency, rows_of
 
     participant = load_participant(file)
@@ -126,6 +132,7 @@ def score(
     about = package.about
     places = _places(at or [], about.partners)
     items, table, keys = read_new(new, about)
+    why = reasons_of(package, table, reasons) if reasons else None
     times = None
     try:
         with Asking(participant, package, own, places, wait) as asking:
@@ -139,7 +146,7 @@ def score(
                 times = latency(one, single)
     except ProtocolError as error:
         raise ProtocolFailed(error.message, step=error.step) from error
-    write_scores(out, keys, found.values)
+    write_scores(out, keys, found.values, why)
     if as_json:
         measured = None
         if times is not None:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from fedcore.coordinator.record_vertical import steps_in
 from fedcore.coordinator.terminal_psi import PairProgress
+from fedcore.coordinator.wording import phase_text
 from fedcore.drawing.markup import plain
 from fedcore.drawing.numbers import bytes_text, seconds_text
 
@@ -30,6 +31,16 @@ class StepProgress(PairProgress):
             elif phase != self._step:
                 self._step = phase
                 self.console.print(Text(plain(phase), style="bold"), soft_wrap=True)
+
+    def progress(self, party: str, phase: str, done: int, of: int) -> None:
+        """How far a party is."""
+        super().progress(party, step_phase_text(phase), done, of)
+
+
+def step_phase_text(phase: str) -> str:
+    """What a party does in a step: `align: reading the keys`."""
+    step, apart, what = phase.partition(": ")
+    return f"{step}: {phase_text(what)}" if apart else phase
 
 
 def shown(result: Mapping[str, Any]) -> list[RenderableType]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +20,8 @@ from fedcore.peer.grpc_channel import GrpcChannel
 from fedcore.trust.identity import Identity
 from fedcore.vertical.keyed_rows import Blocks, keys_in_order
 from fedcore.vertical.package import About, Package
-from fedcore.vertical.scoring import Scorer
+from fedcore.vertical.scorecard import Card
+from fedcore.vertical.scoring import Scorer, part_of
 from fedcore.vertical.table import Table
 
 
@@ -122,7 +124,31 @@ def read_new(file: Path, about: About) -> tuple[Blocks, Table, dict[str, list[An
     )
 
 
-def write_scores(file: Path, keys: dict[str, list[Any]], values: dict[str, npt.NDArray[Any]]) -> None:
+def reasons_of(package: Package, table: Table, most: int) -> list[str]:
+    """For each row, the own variables of a scorecard that cost it most points, as one text.
+
+    The partners' variables are not among them: their reasons would tell their bins.
+
+    Raises:
+        JobError: The model is no scorecard.
+    """
+    part = part_of(package)
+    if not isinstance(part, Card):
+        raise JobError(
+            f"--reasons: only a scorecard has reasons; {package.about.model} is {package.about.kind}"
+        )
+    return [
+        "; ".join(f"{each.variable} {each.label} (-{each.lost})" for each in row)
+        for row in part.reasons(table, most)
+    ]
+
+
+def write_scores(
+    file: Path,
+    keys: Mapping[str, list[Any]],
+    values: Mapping[str, npt.NDArray[Any]],
+    reasons: list[str] | None,
+) -> None:
     """Keys and scores as CSV, or as Parquet where the file is called so.
 
     Raises:
@@ -134,6 +160,8 @@ def write_scores(file: Path, keys: dict[str, list[Any]], values: dict[str, npt.N
             columns |= {f"{name} {place}": pa.array(each[:, place]) for place in range(each.shape[1])}
         else:
             columns[name] = pa.array(each)
+    if reasons is not None:
+        columns["reasons"] = pa.array(reasons)
     table = pa.table(columns)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,12 @@
 """A partner that serves its part of a model: its rows by key, its policy, and the gRPC port at which it is asked.
 
-Nobody but the model's label holder, with the key that this site's participant file pins, gets past the TLS handshake.
-Whether it may have scores is the site's own rule, asked before the port opens: `jobs` with `vertical`, the data set, its
-columns, the purpose, the label holder under `peers`, and under `reveal` what its answers show: `scores`, `splits` for
-boosted trees, `activations` for a split network. Each request is one line in the site's evidence: who asked, for how many, how many were unknown.
+Nobody but the model's label holder, with the key that this site's participant file pins, gets past the TLS
+handshake. Whether it may have scores is the site's own rule, asked before the port opens: `jobs` with
+`vertical`, the data set, its columns, the purpose, the label holder under `peers`, and under `reveal` what
+its answers show: `scores`, `splits` for boosted trees, `activations` for a split network. Rows are those of
+the start: a service that is to know new ones is started again. Nothing bounds how many customers the label
+holder asks for; each request is one line in the site's evidence: who asked, for how many, how many were
+unknown.
 """
 
 from __future__ import annotations
@@ -169,11 +172,12 @@ class Service:
         self.rows = read_rows(self.participant, about, rule)
         self._lock = threading.Lock()
         self._log = evidence_file(self.participant)
-        self._note("open", durable=True, rows=len(self.rows))
         self._hall = Hall(
             listen, identity=self.identity, peers=[peer], settings=Settings(silence=24 * 3600.0), calls=CALLS
         )
         self.address = self._hall.address
+        # Between the two: nobody is let in before it is written down, and nothing is where nobody can come.
+        self._note("open", durable=True, rows=len(self.rows))
         self._hall.expect(session_of(about), peer, self._arrived)
 
     def close(self) -> None:

@@ -231,4 +231,4 @@ def _comparable(
 def _unit(gradients: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     wide = gradients.astype(np.float64)
     # A gradient of length zero stays zero, and so do its cosines.
-    return wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-30)
+    return np.asarray(wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-30))

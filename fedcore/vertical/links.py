@@ -124,7 +124,7 @@ def mean_series(link: Link, period: float) -> Series:
 @functools.cache
 def slope_series(link: Link, period: float) -> Series:
     """The derivative of the mean function on the interval, its middle at 0."""
-    return _middle(link.slope, link, period)
+    return _middle(link.slope, link, period, 1.4)
 
 
 @functools.cache
@@ -134,9 +134,11 @@ def loss_series(period: float) -> Series:
     return fitted(lambda z: np.logaddexp(0.0, -z), period, -end, end, math.ceil(LOGISTIC.kept * period))
 
 
-def _middle(function: Callable[[Floats], Floats], link: Link, period: float) -> Series:
+def _middle(
+    function: Callable[[Floats], Floats], link: Link, period: float, more: float = 1.0
+) -> Series:
     centre, end = link.centre(period), period / 2 - GAP
-    return fitted(lambda z: function(z + centre), period, -end, end, math.ceil(link.kept * period))
+    return fitted(lambda z: function(z + centre), period, -end, end, math.ceil(more * link.kept * period))
 
 
 @functools.cache

@@ -32,15 +32,16 @@ COST = "cost.json"
 EXAMPLES = 3
 
 Floats = npt.NDArray[np.float64]
-_SHOWN = {
-    "rows": "which of its rows match rows of this party",
-    "woe": "the weights of evidence of its own bins, from which bad rates of these bins follow",
-    "totals": "sums over the rows of each bin of this party's columns, without their names and limits",
-    "correlation": "how this party's columns correlate with each other and with its own, without their names",
-    "splits": "to which side of each of this party's tree splits each row goes, without column and limit, and so which rows "
-    "share a leaf",
-    "activations": "what this party's half of the split network makes of each row, or the gradients for it",
-    "scores": "this party's part of the score of each row",
+_LEARNED = {
+    "rows": "{who} learned which of its rows match rows of {owner}.",
+    "woe": "{who} learned the weights of evidence of its own bins, from which the bad rates of these bins follow.",
+    "totals": "{who} learned sums over the rows of each bin of the columns of {owner}, without names and limits.",
+    "correlation": "{who} learned how the columns of {owner} correlate, among each other and with its own.",
+    "splits": "{who} learned which rows go to which side of the tree splits of {owner}, without columns and limits, and so "
+    "which rows share a leaf.",
+    "activations": "{who} learned, for each row, what the half of {owner} of the split network sends: outputs of a bottom "
+    "half, or gradients.",
+    "scores": "{who} learned what {owner} adds to the score of each row.",
 }
 
 
@@ -133,8 +134,14 @@ def _columns(party: Party, name: str) -> int | None:
     return None if columns is None else len(columns)
 
 
+def _final(party: Party) -> Selection:
+    """The selection of the champion, from which variables may have gone after a fit."""
+    champion = party.state.of(MODEL + next(iter(party.job.models))) / SELECTION
+    return Selection.from_dict(read_json(champion)) if champion.exists() else party.selection()
+
+
 def _variables(party: Party, parts: Mapping[str, npt.NDArray[np.intp]]) -> tuple[results.VariableFacts, ...]:
-    selection = party.selection()
+    selection = _final(party)
     found = []
     for each in party.variables().variables:
         rows = {PARTS[TRAIN]: tuple(each.rows.tolist())}
@@ -264,16 +271,10 @@ def _card(
 def _leakage(party: Party) -> tuple[str, ...]:
     """Who learned what beyond its own results, as far as it concerns this party."""
     job, said = party.job, []
-    for name in (party.name, *(other for other in job.parties if other != party.name)):
-        for what, who in learned_by(job, name):
-            if name == party.name:
-                said.append(f"{who} learned {_SHOWN[what]}.")
-            elif who == party.name:
-                theirs = (
-                    _SHOWN[what].replace("this party's", f"{name}’s").replace("its own", "this party’s own")
-                )
-                theirs = theirs.replace("its rows", "this party’s rows").replace("this party,", f"{name},")
-                said.append(f"This party learned of {name}: {theirs}.")
+    for owner in (party.name, *(other for other in job.parties if other != party.name)):
+        for what, who in learned_by(job, owner):
+            if party.name in (owner, who):
+                said.append(_LEARNED[what].format(who=who, owner=owner))
     if job.split.out_of_time is not None:
         said.append(f"All parties learned which rows are out of time, by a column of {job.label.party}.")
     if len(job.partners) > 1:

@@ -21,7 +21,8 @@ combinations of bins give and which, with few variables, tells the bins; with `l
 point, which mostly tells all bins, or with one column on values the value itself; with `boosting` the bits; with
 `split-network` the activations, from which it may rebuild columns. And it
 learns how many of the customers in a request the partner does not have: in a request of one, whether it has that one.
-A customer that a partner does not have is scored as if all of its values were missing.
+A customer that a partner does not have is scored as if all of its values were missing. Nothing here bounds how many
+customers are asked for; the partner's evidence has every request.
 
 ASSUMPTION. Parties that follow the protocol; the channel is authenticated and encrypted. A partner that sends a wrong
 part is not noticed.

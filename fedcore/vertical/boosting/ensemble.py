@@ -175,4 +175,4 @@ class Growing:
 
     def done(self) -> Tree:
         """The tree."""
-        return Tree(*map(tuple, zip(*self._nodes, strict=True)))  # type: ignore[arg-type]
+        return Tree(*map(tuple, zip(*self._nodes, strict=True)))

@@ -10,8 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crypto.bfv.encryption import _modulus
+from crypto.bfv.parameters import SIGMA
 from crypto.bfv.ring import LARGE, SMALL, Ring
 from crypto.kernels import bfv_kernels
+from crypto.kernels.aes import expand_key
+from crypto.rlwe.parameters import gaussian_table
 from tests.crypto.bfv.plain import lifted, residues_of
 from tests.crypto.rlwe.plain import kronecker
 
@@ -155,3 +158,45 @@ def test_a_block_without_a_row_costs_and_adds_nothing() -> None:
         codes, 0, 100, 0, 100, places, False, pairs, tables.moduli, tables.roots, tables.shoup, room, out
     )
     assert not out.any()
+
+
+def test_answers_are_finished_with_errors_and_smudging_that_differ_each_time() -> None:
+    ring, tables, bits = SMALL, SMALL.tables, 70
+    given_ = ring.uniform(bytes(16), 4).reshape(2, 2, 2, ring.size)
+    plain = given_.reshape(4, 2, ring.size).copy()
+    ring.inverse(plain)
+    plain = plain.reshape(given_.shape)
+    positions = np.array([3, 4000, 17], dtype=np.int64)
+    answers, first = given_.copy(), np.empty((2, 2, 3), dtype=np.uint64)
+    bfv_kernels.finish_rows(
+        expand_key(bytes(16)),
+        expand_key(bytes(15) + b"1"),
+        np.uint64(bits),
+        ring.residues(1 << bits),
+        gaussian_table(SIGMA),
+        ring.moduli,
+        tables.inverse_roots,
+        tables.inverse_shoup,
+        tables.last,
+        positions,
+        np.empty((3, ring.size), dtype=np.int64),
+        np.empty(4, dtype=np.uint64),
+        answers,
+        first,
+    )
+    errors, floods = [], []
+    for i in range(2):
+        before, after = lifted(ring, plain[i, 1]), lifted(ring, answers[i, 1])
+        errors.append([centred(a - b, ring.q) for a, b in zip(after, before, strict=True)])
+        before, after = lifted(ring, plain[i, 0][:, positions]), lifted(ring, first[i])
+        floods.append([centred(a - b, ring.q) for a, b in zip(after, before, strict=True)])
+    for each in errors:
+        assert 3.0 < np.std(each) < 3.4
+        assert max(map(abs, each)) < 12 * SIGMA
+    assert errors[0] != errors[1]
+    assert all(2 ** (bits - 12) < abs(value) <= 2**bits for each in floods for value in each)
+    assert len({value for each in floods for value in each}) == 6
+
+
+def centred(number: int, modulus: int) -> int:
+    return (number + modulus // 2) % modulus - modulus // 2

@@ -18,6 +18,7 @@ from fedcore.cli.main import run
 from tests.fedcore.participant.serving_sites import KNOWN, Sites
 from tests.fedcore.participant.test_serving import WANTED
 from tests.fedcore.vertical.scored import BANK, CUSTOMERS, ROWS, TELECOM, package
+from tests.fedcore.vertical.test_scoring import points
 
 
 @contextmanager
@@ -46,16 +47,21 @@ def test_two_programs_score_new_customers(tmp_path: Path, capsys: pytest.Capture
     with serving(sites) as (told, last):
         assert (told["rows"], told["for"], told["model"]) == (KNOWN, BANK, "champion")
         words = ["score", str(sites.file(BANK)), "--model", str(sites.model(BANK)), "--in", str(sites.new)]
-        words += ["--out", str(out), "--at", told["address"], "--single", "20", "--json"]
+        words += ["--out", str(out), "--at", told["address"], "--single", "20", "--reasons", "1", "--json"]
         assert run(words) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["rows"], found["unknown"]) == (ROWS, {TELECOM: ROWS - KNOWN})
     assert found["single"]["requests"] == 20
     assert 0 < found["single"]["p50_ms"] <= found["single"]["p99_ms"]
     scores = pacsv.read_csv(out)
-    assert scores.column_names == ["person", "score", "expected"]
+    assert scores.column_names == ["person", "score", "expected", "reasons"]
     assert scores["person"].to_pylist() == CUSTOMERS
     assert scores["score"].to_pylist() == WANTED
+    # The best bin of the bank's one variable has 350 points.
+    lost = [350 - points(BANK, row) for row in range(ROWS)]
+    assert [
+        int(text.rpartition("-")[2].rstrip(")")) if text else 0 for text in scores["reasons"].to_pylist()
+    ] == lost
     served = json.loads(last[0])
     # The batch, the single ones, and five before them that are not measured.
     assert served == {"requests": 26, "rows": ROWS + 25, "unknown": served["unknown"]}
@@ -110,6 +116,16 @@ def test_places_that_cannot_be_are_refused(
     assert run(words) == 2
     assert said in json.loads(capsys.readouterr().out)["error"]["message"]
     assert not (tmp_path / "s.csv").exists()
+
+
+def test_reasons_are_for_scorecards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from fedcore.vertical.package import save_package
+
+    sites = Sites(tmp_path)
+    save_package(sites.model(BANK), package(BANK, kind="linear"), sites.keys[BANK])
+    words = ["score", str(sites.file(BANK)), "--model", str(sites.model(BANK)), "--in", str(sites.new)]
+    assert run([*words, "--out", "s.csv", "--at", "127.0.0.1:1", "--reasons", "2", "--json"]) == 2
+    assert "only a scorecard has reasons" in json.loads(capsys.readouterr().out)["error"]["message"]
 
 
 def test_new_customers_of_another_kind_of_file_are_refused(

@@ -52,12 +52,12 @@ class Sites:
         for name in (BANK, TELECOM):
             save_package(self.model(name), package(name), self.keys[name])
 
-    def write(self, name: str, other: str, policy: str, pinned: str | None = None, more: str = "") -> None:
+    def write(self, name: str, other: str, policy: str, pinned: str | None = None, at: str = "") -> None:
         line = pinned or self.keys[other].public_line
         (self.folder / f"{name}.yaml").write_text(
             f"name: {name}\nidentity: {name}.key\nstate: state-{name}\n"
             f"catalogue:\n  customers: {{connector: parquet, path: {name}.parquet}}\n"
-            f"policy:\n  {policy}\npeers:\n  {other}: {{public_key: '{line}'}}\n{more}"
+            f"policy:\n  {policy}\npeers:\n  {other}: {{public_key: '{line}'{at and f', address: {at}'}}}\n"
         )
 
     def file(self, name: str) -> Path:

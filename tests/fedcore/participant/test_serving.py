@@ -36,6 +36,15 @@ def test_batch_and_single_customers_are_scored_over_grpc_one_connection_after_an
         assert service.served.unknown == 2 * (ROWS - KNOWN)
 
 
+def test_a_partner_is_found_at_the_address_that_the_banks_file_pins(tmp_path: Path) -> None:
+    sites = Sites(tmp_path)
+    items, table, _ = read_new(sites.new, package(BANK).about)
+    with Service(**sites.own(TELECOM), listen=LOCAL) as service:
+        sites.write(BANK, TELECOM, "rules: []", at=service.address)
+        with Asking(**sites.own(BANK)) as asking:
+            assert asking.scorer.score(items, table).values["score"].tolist() == WANTED
+
+
 def _first(table: Any) -> Any:
     from fedcore.vertical.scoring import rows_of
 

@@ -24,7 +24,7 @@ AMOUNTS = 50_000 * (5 + ETA + 0.3 * DRAW.normal(size=ROWS))
 
 
 def job(**settings: Any) -> Logistic:
-    return Logistic(**{"use": "logistic", "on": "values", **settings})
+    return Logistic(**{"use": "logistic", "on": "values", "iterations": 13, **settings})
 
 
 def quiet(phase: str, done: int, of: int) -> None:

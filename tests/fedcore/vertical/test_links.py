@@ -66,7 +66,7 @@ def test_the_loss_series_has_the_loss_of_the_other_label_with_reversed_sines() -
 @pytest.mark.parametrize("period", [PERIOD, 384.0])
 def test_terms_of_two_shares_add_up_to_the_series_of_the_sum(period: float) -> None:
     draw = np.random.default_rng(0)
-    z = draw.uniform(-period / 2, period / 2, 500)
+    z = draw.uniform(GAP - period / 2, period / 2 - GAP, 500)
     whole = residues(np.rint(z * 2**BITS).astype(np.int64))
     first = draw.integers(0, MODULUS, 500).astype(np.uint64)
     second = minus(whole, first)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ def test_between_candidates_and_outside_each_sibling_has_no_row_or_at_least_min_
     codes = kept(made(small, large), 0)
     for counts in (small, large):
         ends = [0, *(code + 1 for code in codes), WIDTH]
-        between = [sum(counts[first:last]) for first, last in zip(ends, ends[1:], strict=False)]
+        between = [sum(counts[first:last]) for first, last in itertools.pairwise(ends)]
         if codes:
             assert all(rows == 0 or rows >= MIN_BIN for rows in between)
         totals = [(sum(counts[: code + 1]), sum(counts[code + 1 :])) for code in codes]

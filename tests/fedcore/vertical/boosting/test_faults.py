@@ -187,14 +187,14 @@ def test_tampered_sides_are_refused(change: Any, told: str) -> None:
 def test_sides_of_another_split_than_the_one_asked_for_are_refused(
     column: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fedcore.vertical.boosting import partner as module
+    from fedcore.vertical.boosting import messages
 
-    send = module.messages.send_splits
+    send = messages.send_splits
 
     def lie(channel: Any, names: Any, sides: Any) -> None:
         send(channel, names, [PARTNER[column] <= 1])
 
-    monkeypatch.setattr(module.messages, "send_splits", lie)
+    monkeypatch.setattr(messages, "send_splits", lie)
     y = labels("regression", PARTNER[3] * 1.0)
     holder, _ = grow(OWN, [PARTNER], y, settings(loss="regression", depth=1, trees=1))
     assert isinstance(holder, ProtocolError)

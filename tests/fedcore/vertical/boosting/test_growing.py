@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ ARRANGEMENTS = {
 
 def divided(columns: list[Any], ends: list[int]) -> tuple[list[Any], list[list[Any]], list[int]]:
     own = columns[: ends[0]]
-    partners = [columns[first:last] for first, last in zip(ends, ends[1:], strict=False)]
+    partners = [columns[first:last] for first, last in itertools.pairwise(ends)]
     owners = [0] * ends[0] + [1 + at for at, part in enumerate(partners) for _ in part]
     return own, partners, owners
 
