@@ -12,8 +12,8 @@ codes of features for the same rows in the same order, sorted by group; both kno
 
 The matrix of which row is in which cell is made block by block from the codes, transformed and forgotten. Columns of
 values stand side by side in one plaintext as far as smudging leaves room. R is chosen from numbers that both know so
-that bytes up, n / R polynomials of 54 kB, and down, groups ceil(cells R / N) answers of less than half of that, are
-least together.
+that bytes up, n / R polynomials of 54 kB, and down, groups ceil(cells R / N) answers of half of that or less, are least
+together (`layout`).
 
 Who learns what: the label holder the sums, and nothing of which rows made them (`noise`); the partner nothing of the
 values. Both know sizes of groups, the number of cells, k and the limit. What the sums themselves tell (a cell of
@@ -34,11 +34,9 @@ Source: Huang, Lu, Hong and Ding, "Cheetah", USENIX Security 2022, section 3.1 (
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -53,166 +51,20 @@ from crypto.bfv.encryption import (
     zeros,
 )
 from crypto.bfv.keys import PublicKey, SecretKey
-from crypto.bfv.noise import check, distance, kept_primes, product_spread
-from crypto.bfv.parameters import LAMBDA
+from crypto.bfv.layout import Plan, packed_limit, plan
+from crypto.bfv.noise import check
 from crypto.bfv.ring import SMALL, Element, Entropy, system
 from crypto.channel import Channel
 from crypto.kernels import bfv_kernels
 
+__all__ = ["Plan", "packed_limit", "plan", "sums_receive", "sums_send"]
+
 STEP = "sums"
-AT_ONCE = 32
-"""Blocks in one message."""
 THREADS = min(4, os.cpu_count() or 1)
 Numbers = npt.NDArray[np.int64]
 Places = npt.NDArray[np.int32]
 Codes = npt.NDArray[np.uint16]
 _SIZE = SMALL.size
-_WIDE = 64
-"""Cells in one plaintext, more than a plan has but for very many rows."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How rows and cells lie in polynomials, the same at both parties.
-
-    Args:
-        sizes: Rows of each group.
-        cells: Of each group.
-        columns: Numbers of each row, k.
-        width: Bits of a sum, with its sign.
-        fields: Columns in one plaintext.
-        across: Cells in one plaintext.
-    """
-
-    sizes: tuple[int, ...]
-    cells: int
-    columns: int
-    width: int
-    fields: int
-    across: int
-
-    @functools.cached_property
-    def rows(self) -> int:
-        """Of all groups."""
-        return sum(self.sizes)
-
-    @property
-    def block(self) -> int:
-        """Rows in one plaintext, R."""
-        return _SIZE // self.across
-
-    @property
-    def blocks(self) -> int:
-        """Plaintexts for one piece of the values."""
-        return -(-self.rows // self.block)
-
-    @property
-    def pieces(self) -> int:
-        """Plaintexts for the columns of a block."""
-        return -(-self.columns // self.fields)
-
-    @property
-    def chunks(self) -> int:
-        """Plaintexts for the cells of a group."""
-        return -(-self.cells // self.across)
-
-    @property
-    def t(self) -> int:
-        """Modulus of messages."""
-        return 1 << (self.width * self.fields)
-
-    @property
-    def positions(self) -> Numbers:
-        """Coefficients that hold sums, (across,)."""
-        return np.arange(1, self.across + 1, dtype=np.int64) * self.block - 1
-
-    @property
-    def spread(self) -> float:
-        """Of the noise of an answer before smudging."""
-        ones = max(self.sizes, default=0) * self.across
-        return product_spread(ones, ones, wraps=False)
-
-    @property
-    def sent(self) -> int:
-        """Coefficients of all answers of a group."""
-        return self.chunks * self.pieces * self.across
-
-    @property
-    def fits(self) -> bool:
-        """Whether smudging hides the noise, and answers of one prime have room for it."""
-        hidden = distance(SMALL, self.t, self.spread, self.sent) <= 2.0**-LAMBDA
-        return hidden and kept_primes(SMALL, self.t) == 1
-
-    @property
-    def groups(self) -> list[tuple[int, int, int]]:
-        """Number, first row and end of each group that has rows."""
-        ends = np.cumsum(self.sizes).tolist()
-        return [
-            (number, end - size, end)
-            for number, (size, end) in enumerate(zip(self.sizes, ends, strict=True))
-            if size
-        ]
-
-    @functools.cached_property
-    def bytes(self) -> tuple[int, int]:
-        """Up and down."""
-        messages, rest = divmod(self.blocks, AT_ONCE)
-        up = messages * vector_bytes(SMALL, AT_ONCE * self.pieces)
-        up += vector_bytes(SMALL, rest * self.pieces) if rest else 0
-        answers = answer_bytes(SMALL, self.t, self.chunks * self.pieces, self.across)
-        return up, sum(size > 0 for size in self.sizes) * answers
-
-
-def plan(sizes: Sequence[int], cells: int, columns: int, limit: int) -> Plan:
-    """The cheapest layout in bytes.
-
-    Args:
-        sizes: Rows of each group, from 0.
-        cells: Of each group, from 1.
-        columns: Numbers of each row, from 1.
-        limit: No sum passes it in size, from 1.
-
-    Raises:
-        ValueError: A number is out of range, or sums so large do not fit.
-    """
-    if cells < 1 or columns < 1 or limit < 1 or min(sizes, default=0) < 0:
-        raise ValueError(
-            f"sums of {cells} cells, {columns} columns and limit {limit} over groups of {list(sizes)[:8]} rows; cells, "
-            "columns and limit are from 1, sizes from 0"
-        )
-    width, whole = limit.bit_length() + 1, tuple(int(size) for size in sizes)
-    found: tuple[int, Plan] | None = None
-    # Of all numbers of cells with as many answers, the least has the longest blocks.
-    for across in sorted({-(-cells // answers) for answers in range(1, cells + 1)}):
-        if across > _SIZE:
-            break
-        for fields in range(min(columns, 60 // width), 0, -1):
-            made = Plan(whole, cells, columns, width, fields, across)
-            if made.fits:
-                cost = sum(made.bytes)
-                if found is None or cost < found[0]:
-                    found = cost, made
-                break
-    if found is None:
-        raise ValueError(
-            f"sums of up to {limit} over groups of {max(whole)} rows need {width} bits and do not fit under the noise; "
-            "take fewer fractional bits"
-        )
-    return found[1]
-
-
-def packed_limit(rows: int, columns: int, cells: int = 512) -> int:
-    """The largest limit with which all columns share one plaintext, which halves the bytes of two columns.
-
-    Args:
-        rows: Of the largest group.
-        columns: Numbers of each row, from 1.
-        cells: Of a group.
-    """
-    width = 60 // columns
-    while width > 1 and not Plan((rows,), cells, columns, width, columns, min(cells, _WIDE)).fits:
-        width -= 1
-    return max(1, (1 << (width - 1)) - 1)
 
 
 def sums_receive(
@@ -253,7 +105,7 @@ def sums_receive(
         raise ValueError("grouped sums take a key of the small ring")
     made = plan(sizes, cells, values.shape[1], limit)
     _within(values, made, limit)
-    for start, count in _parts(made):
+    for start, count in made.messages:
         vector = encrypt(
             secret, made.t, _polynomials(values, made, start, count), wraps=False, entropy=entropy
         )
@@ -309,7 +161,7 @@ def sums_send(
     groups, at = made.groups, 0
     sums: Element | None = None
     with ThreadPoolExecutor(THREADS) as pool:
-        for start, count in _parts(made):
+        for start, count in made.messages:
             data = channel.recv(f"{step}.values", size=vector_bytes(SMALL, count * made.pieces))
             pairs = read_vector(data, public, made.t, count * made.pieces).pairs
             pairs = pairs.reshape(count, made.pieces, *pairs.shape[1:])
@@ -389,12 +241,6 @@ def _within(values: Numbers, made: Plan, limit: int) -> None:
             raise ValueError(
                 f"group {number} has {told}, beyond the limit of {limit}; take fewer fractional bits"
             )
-
-
-def _parts(made: Plan) -> Iterator[tuple[int, int]]:
-    """First block and number of blocks of each message."""
-    for start in range(0, made.blocks, AT_ONCE):
-        yield start, min(AT_ONCE, made.blocks - start)
 
 
 def _polynomials(values: Numbers, made: Plan, start: int, count: int) -> Numbers:

@@ -45,7 +45,7 @@ class Site:
             )
             inbound = f'inbound: {{address: "localhost:{free_port()}"}}\n' if name == BANK else ""
             self.banks.write(name, extra=f"identity: keys/{name}.key\npeers:\n{others}{inbound}")
-        roles = {name: "participant" for name in NAMES} | {"centre": "coordinator"}
+        roles = dict.fromkeys(NAMES, "participant") | {"centre": "coordinator"}
         roster = "".join(
             f'  {name}: {{public_key: "{key}", role: {roles[name]}}}\n' for name, key in keys.items()
         )

@@ -12,8 +12,8 @@ class) is grown at once:
    told node and place, keeps column and bin under a random name, and answers with the sides of the node's rows;
    the other partners are told the sides. Leaf weights are computed from exact (g, h) and stay at the label holder.
 
-All nodes of a level share one message of each kind. A level costs three round trips (one more where several partners
-win), and a round of the label holder's own nothing.
+All nodes of a level share one message of each kind. A level costs two round trips, three where another partner's sides
+have to be passed on, and a round of the label holder's own costs none.
 
 Who learns what. This is SecureBoost: it is much faster than protocols that hide everything, and it is *not* provably
 secure. With parties that follow the protocol,
@@ -41,9 +41,9 @@ by the difference of parent and sibling. It does not hinder a label holder that 
 columns. Sums are over numbers rounded to a few bits, which leaves the reverse-sum attack less to go by and does
 not stop it. Where that is too little, trees are the wrong model: a shared linear model opens neither sums nor row sets.
 
-A label holder that does not follow the protocol can encrypt what it likes instead of g and h, and so learn how many
-of the rows that it cares for are below a place; min_leaf and min_bin, which partners enforce, are the only bounds. A
-partner that lies about sides is found out when the sums of a split do not fit them.
+A label holder that does not follow the protocol can encrypt other numbers than g and h, such as a one for a single row,
+and so be told on which side of each place that row is; min_leaf and min_bin do not hinder that. A partner that lies
+about sides is found out when the sums of a split do not fit them; one that lies about sums spoils the trees.
 
 Missing and special values are the last codes of a column and go right with the rows above a split.
 

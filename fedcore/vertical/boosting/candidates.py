@@ -6,7 +6,7 @@ operating system's randomness, afresh for each pair. What is put into no place, 
 - between two candidates of a column that follow one another, and outside the first and last, a node has no row or at
   least `min_bin` rows, and so has its sibling, whose sums are a difference; a candidate that would break this is left
   out, and so are all that the parent had no place for;
-- a candidate can be chosen in a node only when both sides have at least `min_leaf` and `min_bin` rows there; the
+- a candidate can be chosen in a node only when both sides have at least `min_leaf` rows there; the
   partner tells for each place in which of the two siblings that is so.
 """
 
@@ -65,7 +65,6 @@ def candidates(
     columns, width = small.shape
     kept = np.zeros((columns, width), dtype=bool)
     usable = np.zeros((columns, width), dtype=np.uint8)
-    least = max(min_leaf, min_bin)
     both = np.stack([small, large])
     lefts = both.cumsum(axis=2)
     rights = lefts[:, :, -1:] - lefts
@@ -76,7 +75,7 @@ def candidates(
         enough = ((since == 0) | (since >= min_bin)) & ((right == 0) | (right >= min_bin))
         keep = (parent[:, code] >= 0) & enough.all(axis=0) & (since > 0).any(axis=0) & (right > 0).any(axis=0)
         # Where no row lies between, a node has the same split already.
-        choice = (since > 0) & (left >= least) & (right >= least) & keep
+        choice = (since > 0) & (left >= min_leaf) & (right >= min_leaf) & keep
         usable[:, code] = choice[0] * IN_SMALL + choice[1] * IN_LARGE
         kept[:, code] = keep
         since[:, keep] = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,27 +151,28 @@ class _Round:
 
     def _totals(self, pairs: Sequence[Pair], above: Sequence[Totals]) -> list[Totals]:
         """What is known of each node of a level: own sums, and those of every partner's places."""
-        places: list[list[Ints]] = []
-        usable: list[list[Flags]] = []
-        for number, asker in enumerate(self._askers):
-            told = messages.recv_places(asker.channel, pairs, [len(each.places[number]) for each in above])
-            smalls = asker.ask(
-                [pair.small for pair in pairs], self._values, [len(origin) for origin, _ in told]
-            )
-            sums, uses = [], []
-            for pair, small, (origin, use) in zip(pairs, smalls, told, strict=True):
-                sums.append(small)
-                uses.append((use & IN_SMALL) != 0)
-                if pair.large is not None:
-                    sums.append(above[pair.parent].places[number][origin] - small)
-                    uses.append((use & IN_LARGE) != 0)
-            places.append(sums)
-            usable.append(uses)
-        own = own_totals(pairs, above, self._own, self._values)
+        # Partners work beside each other; the label holder adds its own rows meanwhile.
+        with ThreadPoolExecutor(max(1, len(self._askers))) as pool:
+            running = [pool.submit(self._ask, number, pairs, above) for number in range(len(self._askers))]
+            own = own_totals(pairs, above, self._own, self._values)
+            told = [each.result() for each in running]
         return [
-            Totals(whole, sums, tuple(of[node] for of in places), tuple(of[node] for of in usable))
+            Totals(whole, sums, tuple(of[node][0] for of in told), tuple(of[node][1] for of in told))
             for node, (whole, sums) in enumerate(own)
         ]
+
+    def _ask(self, number: int, pairs: Sequence[Pair], above: Sequence[Totals]) -> list[tuple[Ints, Flags]]:
+        """Of each node of a level: sums of a partner's places, and which can be chosen there."""
+        asker = self._askers[number]
+        told = messages.recv_places(asker.channel, pairs, [len(each.places[number]) for each in above])
+        smalls = asker.ask([pair.small for pair in pairs], self._values, [len(origin) for origin, _ in told])
+        found = []
+        for pair, small, (origin, use) in zip(pairs, smalls, told, strict=True):
+            found.append((small, (use & IN_SMALL) != 0))
+            if pair.large is not None:
+                parent = above[pair.parent].places[number]
+                found.append((parent[origin] - small, (use & IN_LARGE) != 0))
+        return found
 
     def _split(self, found: Sequence[_Chosen], nodes: int) -> list[tuple[int, Node, Node]]:
         """Tell everybody, hear the winners' sides, and make the children."""

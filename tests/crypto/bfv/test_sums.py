@@ -207,7 +207,7 @@ def test_answers_show_smudging_and_not_the_noise_of_the_rows() -> None:
         ((int(value) + kept.q // 2) % kept.q - kept.q // 2) * 4 * made.t / kept.q for value in chosen
     ]
     assert 0.2 < np.std(fractions) < 1.0  # uniform within a factor of two of the width: 0.29 to 0.58
-    assert len({round(each, 6) for each in fractions}) == len(fractions)
+    assert len({round(each, 6) for each in fractions}) > len(fractions) / 2
 
 
 def _body(made: sums.Plan) -> int:

@@ -165,6 +165,25 @@ def test_a_label_holder_that_is_killed_is_lost_at_the_partner() -> None:
     assert isinstance(others["telecom"], PeerLost)
 
 
+def test_one_of_two_partners_that_is_killed_ends_the_run_for_all() -> None:
+    class Killed(Exception):
+        pass
+
+    def kill(data: bytearray) -> None:
+        raise Killed
+
+    holder, (first, second) = grow(
+        OWN,
+        [PARTNER[:2], PARTNER[2:]],
+        Y,
+        settings(),
+        wrap=lambda channel: Between(channel, "boost.places", kill),
+    )
+    assert isinstance(second, Killed)
+    assert isinstance(holder, PeerLost)
+    assert isinstance(first, PeerLost)
+
+
 # The first 8 bytes are a name, which may be anything. 300 rows leave the last 4 bits of their 38 bytes.
 @pytest.mark.parametrize(
     ("change", "told"),
