@@ -45,7 +45,7 @@ from crypto.bfv.encryption import (
 )
 from crypto.bfv.keys import PublicKey, SecretKey
 from crypto.bfv.noise import check, product_bound
-from crypto.bfv.ring import LARGE, Element, Ring
+from crypto.bfv.ring import LARGE, Element
 from crypto.channel import Channel
 from crypto.kernels import ntt
 

@@ -166,7 +166,7 @@ class Steps:
 
 def steps_of(matrix: Floats, ridge: Floats) -> Steps:
     """The integers of a matrix P; weights whose row is zero are held."""
-    return Steps(_whole(matrix), _whole(matrix * ridge), ~matrix.any(axis=1))
+    return Steps(_whole(matrix), _whole(matrix * ridge), np.asarray(~matrix.any(axis=1)))
 
 
 def _whole(numbers: Floats) -> Integers:
@@ -197,7 +197,7 @@ class Weights:
     def ahead(self, momentum: float) -> Integers:
         """q."""
         apart = self.now - self.before
-        return self.now + ((apart * int(momentum * 2**FACTOR_BITS)) >> FACTOR_BITS)
+        return np.asarray(self.now + ((apart * int(momentum * 2**FACTOR_BITS)) >> FACTOR_BITS))
 
     def stepped(self, steps: Steps, gradient: Residues, momentum: float, gain: float, rate: float) -> Weights:
         """After a step.
@@ -238,4 +238,4 @@ def failure(largest_gradient: float, columns: int, rows: int, passes: int) -> fl
         columns, rows, passes: Of the fit.
     """
     each_pass = columns * largest_gradient * 2**GRADIENT_BITS + rows * 4.0**WAVE_BITS
-    return passes * each_pass / MODULUS
+    return float(passes * each_pass / MODULUS)

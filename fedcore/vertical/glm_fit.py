@@ -50,7 +50,9 @@ class Fit:
 
 def wald(coefficients: Floats, errors: Floats) -> Floats:
     """Two-sided p-values of the coefficients over their standard errors."""
-    return np.array([math.erfc(abs(b) / (s * math.sqrt(2))) for b, s in zip(coefficients, errors, strict=True)])
+    return np.array(
+        [math.erfc(abs(b) / (s * math.sqrt(2))) for b, s in zip(coefficients, errors, strict=True)]
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +100,9 @@ def target_of(settings: Logistic, y: npt.NDArray[np.float64], rows: int, weights
         return Target(y / unit, given, middle / unit, 1.0, 0.0, unit=unit)
     if settings.link == "poisson":
         if y.min() < 0 or y.max() == 0 or y.max() > 1e6:
-            raise DataError("a Poisson label is a count of 0 or more, not all 0, at most a million", step="glm")
+            raise DataError(
+                "a Poisson label is a count of 0 or more, not all 0, at most a million", step="glm"
+            )
         level = float((given * y).sum() / given.sum())
         return Target(y, given, math.log(level), 2.0 * level * float(given.max()), CALM, level=level)
     if not np.isin(y, (0.0, 1.0)).all() or y.min() == y.max():

@@ -225,9 +225,7 @@ class _Fitting:
         if self.link is None:
             return residues(scattered((target.intercept - target.y[rows]) * 2**EXTRA))
         series = mean_series(self.link, self.period)
-        return holder_residual(
-            self.side, self.z, series, target.y[rows], target.weights[rows], target.level
-        )
+        return holder_residual(self.side, self.z, series, target.y[rows], target.weights[rows], target.level)
 
     def _grown(self, record: dict[str, float]) -> bool:
         """Whether rows were out of range; the period is then doubled."""
@@ -245,7 +243,8 @@ class _Fitting:
         return True
 
     def _loss(self) -> float:
-        assert self.test is not None
+        if self.test is None:
+            raise JobError("early_stop: no test rows came with it", step="glm")
         block, y = self.test
         self._order(LOSS)
         z = holder_predictor(self.side, block, for_product(self.state.now))
@@ -296,7 +295,8 @@ class _Fitting:
 
     def _errors(self) -> Floats:
         """Standard errors of own weights; the partner gets its own."""
-        assert self.link is not None
+        if self.link is None:
+            raise JobError("p_values: not for the linear link", step="glm")
         self._order(INFORMATION)
         block = self.blocks[0]
         z = self._shifted(holder_predictor(self.side, block, for_product(self.state.now)))

@@ -33,7 +33,7 @@ from fedcore.vertical.glm_pass import (
     recv_residues,
 )
 from fedcore.vertical.links import Series
-from fedcore.vertical.sharing import Floats, Residues, plus, residues, scaled, signed, times, truncated
+from fedcore.vertical.sharing import Floats, Residues, plus, scaled, signed, times, truncated
 
 PAIR_BITS = 6
 """Fixed point of products of two columns."""
@@ -60,9 +60,7 @@ def holder_information(
         ridge: l2 of each weight, (D,).
     """
     channel = side.channels[0]
-    share = truncated(
-        holder_rows(side, z, series, weights * level), 2 * WAVE_BITS - EXTRA, first=True
-    )
+    share = truncated(holder_rows(side, z, series, weights * level), 2 * WAVE_BITS - EXTRA, first=True)
     own, other = side.widths[0], side.widths[1]
     pairs = pairs_of(block)
     local = times(pairs.T, share)
@@ -72,10 +70,12 @@ def holder_information(
     theirs = plus(
         transposed_receive(channel, side.secret, share, count, _STEP), recv_residues(channel, _STEP, count)
     )
-    crossed = np.stack([
-        transposed_receive(channel, side.secret, scaled(column, share), other, _STEP)
-        for column in block.numbers.T
-    ])
+    crossed = np.stack(
+        [
+            transposed_receive(channel, side.secret, scaled(column, share), other, _STEP)
+            for column in block.numbers.T
+        ]
+    )
     back = np.stack([transposed_send(channel, side.first_key, block.matrix, _STEP) for _ in range(other)])
     crossed = plus(plus(crossed, back.T), recv_residues(channel, _STEP, own, other))
     matrix = np.diag(ridge)
@@ -106,10 +106,12 @@ def first_information(side: First, block: Block, z: Residues, series: Series) ->
     masked = transposed_send(channel, side.label_key, prepared(pairs, forward=False), _STEP)
     channel.send(_STEP, plus(times(pairs.T, share), masked))
     crossed = np.stack([transposed_send(channel, side.label_key, block.matrix, _STEP) for _ in range(other)])
-    back = np.stack([
-        transposed_receive(channel, side.secret, scaled(column, share), other, _STEP)
-        for column in block.numbers.T
-    ])
+    back = np.stack(
+        [
+            transposed_receive(channel, side.secret, scaled(column, share), other, _STEP)
+            for column in block.numbers.T
+        ]
+    )
     channel.send(_STEP, plus(crossed, back.T))
     variances = recv_array(channel, _STEP, np.float64, own)
     if not (np.isfinite(variances).all() and (variances > 0).all()):

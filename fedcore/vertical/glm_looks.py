@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from crypto.bfv.products import MODULUS
 from crypto.channel import Channel, recv_array
 from fedcore.errors import ProtocolFailed
 from fedcore.vertical.glm_pass import (
@@ -21,7 +22,7 @@ from fedcore.vertical.glm_pass import (
     recv_residues,
 )
 from fedcore.vertical.links import Series, far_series, loss_series
-from fedcore.vertical.sharing import MODULUS, Floats, Residues, plus, signed
+from fedcore.vertical.sharing import Floats, Residues, plus, signed
 
 Mask = npt.NDArray[np.bool_]
 LARGEST_WEIGHT = 2.0**20
@@ -175,4 +176,4 @@ def recv_mask(channel: Channel, count: int) -> Mask:
     raw = recv_array(channel, _STEP, np.uint8, count)
     if (raw > 1).any():
         raise ProtocolFailed("a partner's list of held weights is no list", step=_STEP)
-    return raw.astype(np.bool_)
+    return np.asarray(raw, dtype=np.bool_)

@@ -209,7 +209,8 @@ class _First:
         self.side.channel.send("glm.opened", largest(own))
 
     def _loss(self, order: Order) -> None:
-        assert self.test is not None
+        if self.test is None:
+            raise JobError("early_stop: no test rows came with it", step="glm")
         z = first_predictor(self.side, self.test, for_product(self.state.now))
         first_loss(self.side, z, order.period)
         told = self.side.channel.recv("glm.choice", size=1)[0]
@@ -229,7 +230,8 @@ class _First:
         self.state = self.state.held(self.steps.held)
 
     def _information(self, order: Order) -> None:
-        assert self.link is not None
+        if self.link is None:
+            raise JobError("p_values: not for the linear link", step="glm")
         block = self.blocks[0]
         z = first_predictor(self.side, block, for_product(self.state.now))
         series = slope_series(self.link, order.period)

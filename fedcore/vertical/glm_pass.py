@@ -29,6 +29,7 @@ import numpy.typing as npt
 
 from crypto.bfv.keys import PublicKey, SecretKey
 from crypto.bfv.products import (
+    MODULUS,
     Matrix,
     prepared,
     product_receive,
@@ -42,7 +43,6 @@ from crypto.channel import Channel, recv_array
 from crypto.errors import ProtocolError
 from fedcore.vertical.links import Series, other_terms, own_terms, turns
 from fedcore.vertical.sharing import (
-    MODULUS,
     Floats,
     Residues,
     minus,
@@ -101,7 +101,7 @@ class Holder:
     rows_key: PublicKey
     widths: tuple[int, ...]
 
-    def parts(self, vector: npt.NDArray[np.generic]) -> list[npt.NDArray[np.generic]]:
+    def parts(self, vector: Residues) -> list[Residues]:
         """A vector over all columns by party."""
         return list(np.split(vector, np.cumsum(self.widths)[:-1]))
 
@@ -125,7 +125,7 @@ class First:
     label_key: PublicKey
     widths: tuple[int, ...]
 
-    def parts(self, vector: npt.NDArray[np.generic]) -> list[npt.NDArray[np.generic]]:
+    def parts(self, vector: Residues) -> list[Residues]:
         """A vector over all columns by party."""
         return list(np.split(vector, np.cumsum(self.widths)[:-1]))
 
@@ -171,7 +171,8 @@ def first_predictor(side: First, block: Block, weights: Residues) -> Residues:
     for channel, part in zip(side.others, parts[2:], strict=True):
         channel.send("glm.share", part)
     z = plus(
-        times(block.numbers, parts[1]), product_send(side.channel, side.label_key, block.matrix, "glm.weights")
+        times(block.numbers, parts[1]),
+        product_send(side.channel, side.label_key, block.matrix, "glm.weights"),
     )
     z = plus(z, product_receive(side.channel, side.secret, parts[0], n, "glm.own-weights"))
     for channel in side.others:
@@ -181,7 +182,7 @@ def first_predictor(side: First, block: Block, weights: Residues) -> Residues:
 
 def other_predictor(side: Other, block: Block) -> None:
     """A further partner passes its share of z on."""
-    n, d = block.numbers.shape
+    d = block.numbers.shape[1]
     weights = recv_residues(side.to_first, "glm.share", d)
     masked = product_send(side.channel, side.label_key, block.matrix, "glm.weights")
     side.to_first.send("glm.share", plus(times(block.numbers, weights), masked))
@@ -211,9 +212,7 @@ def holder_rows(
     angles = turns(z, series.period, Z_BITS)
     sine = series.sine if signs is None else np.outer(signs, series.sine)
     own = own_terms(angles, series.cosine, sine) / balance(series) * weights[:, None]
-    share = rows_send(
-        side.channels[0], side.rows_key, scattered(np.ldexp(own, bits)), "glm.waves"
-    )
+    share = rows_send(side.channels[0], side.rows_key, scattered(np.ldexp(own, bits)), "glm.waves")
     return plus(share, residues(scattered(np.ldexp(series.constant * weights, 2 * bits))))
 
 

@@ -9,6 +9,7 @@ Nothing is secret in it. Cost: 163 kB for a key for matrices, 217 kB for one for
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -96,9 +97,7 @@ def holder_setup(channels: Sequence[Channel], same: dict[str, Any], columns: int
     return Holder(channels, secret, first, read_key(channels[0], ROWS), widths)
 
 
-def first_setup(
-    channel: Channel, others: Sequence[Channel], same: dict[str, Any], columns: int
-) -> First:
+def first_setup(channel: Channel, others: Sequence[Channel], same: dict[str, Any], columns: int) -> First:
     """The first partner's side."""
     tell(channel, same, columns)
     compare(channel, same)
@@ -140,7 +139,9 @@ def _widths(channel: Channel, own: int, parties: int | None) -> tuple[int, ...]:
             step="glm.widths",
         )
     if own not in widths[1:] or min(widths) < 1:
-        raise ProtocolFailed(f"the numbers of columns, {widths}, do not hold this party's {own}", step="glm.widths")
+        raise ProtocolFailed(
+            f"the numbers of columns, {widths}, do not hold this party's {own}", step="glm.widths"
+        )
     return widths
 
 
@@ -154,11 +155,14 @@ def columns_of(x: Floats) -> npt.NDArray[np.int64]:
         DataError: It is no matrix of finite numbers, or one is too large.
     """
     if x.ndim != 2 or x.shape[0] < 1 or x.shape[1] < 1:
-        raise DataError(f"columns of shape {x.shape}; rows by columns, at least one of each, are needed", step="glm")
+        raise DataError(
+            f"columns of shape {x.shape}; rows by columns, at least one of each, are needed", step="glm"
+        )
     for j in range(x.shape[1]):
         if not np.isfinite(x[:, j]).all():
             raise DataError(
-                f"column {j} holds missing or infinite values; bin it, or fill it, before the model", step="glm"
+                f"column {j} holds missing or infinite values; bin it, or fill it, before the model",
+                step="glm",
             )
     largest = np.abs(x).max(axis=0)
     if (largest > LARGEST_COLUMN).any():
@@ -175,7 +179,7 @@ def blocks_of(rows: int, batch: int | None) -> list[slice]:
     """Rows of each step of a pass: all, or as many as a batch has or a few more."""
     count = max(1, rows // (batch or rows))
     ends = [rows * i // count for i in range(count + 1)]
-    return [slice(low, high) for low, high in zip(ends[:-1], ends[1:], strict=True)]
+    return [slice(low, high) for low, high in itertools.pairwise(ends)]
 
 
 def check_rows(settings: Logistic, rows: int, widths: Sequence[int]) -> None:
@@ -209,7 +213,9 @@ def unsupported(settings: Logistic, partners: int) -> None:
     if settings.sign and settings.on != "woe":
         raise JobError("sign: a sign is known for weights of evidence only; set on: woe", step="glm")
     if settings.p_values and settings.link == "linear":
-        raise JobError("p_values: not for the linear link, whose variance stays closed; leave it out", step="glm")
+        raise JobError(
+            "p_values: not for the linear link, whose variance stays closed; leave it out", step="glm"
+        )
     if settings.p_values and partners > 1:
         raise JobError("p_values: for one partner only; leave it out", step="glm")
     if settings.early_stop and settings.link != "logistic":

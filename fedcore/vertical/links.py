@@ -5,7 +5,7 @@ sin(a + b) = sin a cos b + cos a sin b, so each term of a series is a sum of two
 party knows and a number that the other knows. `own_terms` are the label holder's (they hold the series' coefficients
 and may differ from row to row), `other_terms` the partner's; the sum over the terms of a row is f(z).
 
-The series is a least-squares fit on |z| <= period / 2 - GAP. It is within 5e-4 of the
+The series is a least-squares fit on |z| <= period / 2 - GAP. It is within 2e-4 of the
 logistic function there; rows outside it get a wrong mean. `far_series` notices them: the sum over all rows of
 sin^16(pi z / 2 period) is next to zero when there is none, and the period is doubled when it is not.
 
@@ -72,7 +72,9 @@ class Series:
         return np.asarray(self.constant + np.cos(angles) @ self.cosine + np.sin(angles) @ self.sine)
 
 
-def fitted(function: Callable[[Floats], Floats], period: float, low: float, high: float, terms: int) -> Series:
+def fitted(
+    function: Callable[[Floats], Floats], period: float, low: float, high: float, terms: int
+) -> Series:
     """The series nearest to a function on an interval.
 
     Args:
@@ -109,7 +111,7 @@ class Link:
     kept: float
 
 
-LOGISTIC = Link("logistic", logistic, logistic_slope, lambda period: 0.0, 0.36)
+LOGISTIC = Link("logistic", logistic, logistic_slope, lambda period: 0.0, 0.42)
 POISSON = Link("poisson", np.exp, np.exp, lambda period: HIGH - period / 2 + GAP, 0.6)
 """The upper end of the interval stays: e^HIGH times the mean count."""
 LINKS = {"logistic": LOGISTIC, "poisson": POISSON}
@@ -134,9 +136,7 @@ def loss_series(period: float) -> Series:
     return fitted(lambda z: np.logaddexp(0.0, -z), period, -end, end, math.ceil(LOGISTIC.kept * period))
 
 
-def _middle(
-    function: Callable[[Floats], Floats], link: Link, period: float, more: float = 1.0
-) -> Series:
+def _middle(function: Callable[[Floats], Floats], link: Link, period: float, more: float = 1.0) -> Series:
     centre, end = link.centre(period), period / 2 - GAP
     return fitted(lambda z: function(z + centre), period, -end, end, math.ceil(more * link.kept * period))
 

@@ -95,3 +95,13 @@ def test_a_notebook_is_stored_executed_and_without_paths_of_a_machine(file: Path
     shown = "\n".join(map(text_of, code))
     assert not re.search(r"(?<![\w.])/(tmp|home|work|root|Users|var)/", shown)
     assert file.stat().st_size < 400_000
+
+
+def test_the_bank_learns_more_with_the_telecom_and_a_refusal_is_shown(folder: Path) -> None:
+    notebook = nbformat.read(NOTEBOOKS / "03-bank-risk.ipynb", as_version=4)
+    execute(notebook, folder, timeout=240)
+    said = "\n".join(text_of(output_cell) for output_cell in notebook.cells)
+    assert "reveal.correlation" in said and "refused: telecom-b" in said
+    found = dict(re.findall(r"^(scorecard|the bank alone) +AUC (0\.\d+)$", said, re.MULTILINE))
+    # Some 600 test rows: a difference of 0.06 is expected, with a deviation of 0.02.
+    assert float(found["scorecard"]) > float(found["the bank alone"]) - 0.02

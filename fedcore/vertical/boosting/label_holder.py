@@ -42,7 +42,8 @@ def grow_label_holder(
         bins: How many codes each column may have.
         y: Labels, (n,); see `losses.checked_labels`.
         settings: Of the job.
-        seed: Of the rows that GOSS draws.
+        seed: Of the rows that GOSS draws and of rounding. Two runs with one seed give the same trees but where places of
+            a partner gain exactly the same.
         watch: Told (`trees`, done, of) after each round.
 
     Returns:

@@ -13,8 +13,9 @@ rows, which it has anyway. A label holder that asks for many rows collects those
 Assumption: parties that follow the protocol. A bit that a partner turns is not noticed: margins are then as if its
 columns were others.
 
-Source: the merging of the parties' leaves, in one round for all trees, is that of SecretFlow-Serving and of EINI (Chen,
-Zhou, Zhang, Zheng and Qi, IJCAI 2021 workshop, arXiv 2105.09540), without its encryption.
+Source: leaves as the intersection of what each party finds possible, in one round for all trees: Chen, Zhou, Guan, Yang,
+Fan, Wang and Wang, "Fed-EINI", IEEE BigData 2021, arXiv 2105.09540, here without its encryption of weights, which
+stay at the label holder.
 """
 
 from __future__ import annotations

@@ -77,7 +77,8 @@ def own_totals(
 def best_split(totals: Totals, columns: Binned, settings: Boosting, units: Floats) -> Split | None:
     """The split with the largest gain; None when none is allowed or none gains more than `min_gain`.
 
-    Of equal gains the own columns come before the partners', and the lower code before the higher.
+    Of equal gains the own columns come before the partners', and the lower code before the higher; among the places of a
+    partner chance decides, for they are shuffled.
 
     Args:
         totals: Of the node.

@@ -90,7 +90,9 @@ def test_shares_of_row_products_add_up_to_them(n: int, k: int) -> None:
 
 def test_row_products_hold_the_largest_numbers() -> None:
     u, v = np.array([[P // 2, 1], [-(P // 2), 1]]), np.array([[P // 2, 3], [P // 2, 3]])
-    wanted = [sum(a * b for a, b in zip(x, y, strict=True)) % P for x, y in zip(u.tolist(), v.tolist(), strict=True)]
+    wanted = [
+        sum(a * b for a, b in zip(x, y, strict=True)) % P for x, y in zip(u.tolist(), v.tolist(), strict=True)
+    ]
     assert total(rows(u, v)) == wanted
 
 

@@ -92,12 +92,14 @@ def star(settings: Logistic, parts: list[Any], y: Any) -> list[Any]:
         (lambda: fit_partner(pairs[0][1], parts[1], settings, quiet, True, firsts), [pairs[0][1], *firsts]),
     ]
     for i, (pair, between) in enumerate(zip(pairs[1:], among, strict=True)):
-        roles.append((
-            lambda pair=pair, between=between, i=i: fit_partner(
-                pair[1], parts[2 + i], settings, quiet, False, to_first=between[1]
-            ),
-            [pair[1], between[1]],
-        ))
+        roles.append(
+            (
+                lambda pair=pair, between=between, i=i: fit_partner(
+                    pair[1], parts[2 + i], settings, quiet, False, to_first=between[1]
+                ),
+                [pair[1], between[1]],
+            )
+        )
     return together(*roles)
 
 

@@ -25,7 +25,7 @@ from tests.fedcore.vertical.glm_parties import (
 )
 
 NEAR = 1.5e-3
-"""Rounding of 600 rows moves a coefficient by about 1e-3 of its standard error's hundredfold."""
+"""Random rounding in 600 rows moves a coefficient by up to about a two-hundredth of its standard error."""
 
 
 def pooled(model: Any, x: Any, y: Any, **more: Any) -> Any:
@@ -35,6 +35,12 @@ def pooled(model: Any, x: Any, y: Any, **more: Any) -> Any:
 
 def logistic(**settings: Any) -> LogisticRegression:
     return LogisticRegression(tol=1e-10, max_iter=1000, **settings)
+
+
+def standard_errors(w: Any) -> Any:
+    ones = np.concatenate([np.ones((ROWS, 1)), X], axis=1)
+    p = 1 / (1 + np.exp(-ones @ w))
+    return np.sqrt(np.diag(np.linalg.inv((ones.T * (p * (1 - p))) @ ones + np.diag([0] + [1] * 6))))
 
 
 @pytest.mark.parametrize("cut", [1, 5])
@@ -51,7 +57,7 @@ def test_the_penalty_is_on_the_scale_of_scikit_learn_and_leaves_the_intercept_ou
 
 
 def test_balanced_classes_and_row_weights_are_those_of_scikit_learn() -> None:
-    balanced = two(job(class_weight="balanced", iterations=25), y=RARE)
+    balanced = two(job(class_weight="balanced", iterations=40), y=RARE)
     assert np.abs(numbers(balanced) - pooled(logistic(class_weight="balanced"), X, RARE)).max() < 3 * NEAR
     weights = np.random.default_rng(2).uniform(0.5, 3, ROWS)
     weighted = two(job(), weights=weights)
@@ -76,7 +82,8 @@ def test_poisson_regression_is_that_of_the_pooled_columns() -> None:
 
 @pytest.mark.parametrize("cuts", [(1, 4), (2, 3, 5)])
 def test_one_label_holder_with_several_partners_fits_the_same_model(cuts: tuple[int, ...]) -> None:
-    settings = job(tolerance=1e-6, iterations=16)
+    # Moments between further partners are bounded and not computed, so that more passes are needed.
+    settings = job(tolerance=1e-6, iterations=16 if len(cuts) == 2 else 40)
     found = star(settings, np.split(X, cuts, axis=1), LABEL)
     assert np.abs(numbers(found) - pooled(logistic(), X, LABEL)).max() < NEAR
 
@@ -118,7 +125,9 @@ def test_coefficients_of_the_wrong_sign_are_held_at_zero_as_by_a_bounded_optimis
         return float(np.logaddexp(0, z).sum() - LABEL @ z + 0.5 * w[1:] @ w[1:])
 
     bounds = [(None, None)] + [(0, None)] * 6
-    wanted = minimize(loss, np.zeros(7), bounds=bounds, method="L-BFGS-B", options={"ftol": 1e-15, "gtol": 1e-9}).x
+    wanted = minimize(
+        loss, np.zeros(7), bounds=bounds, method="L-BFGS-B", options={"ftol": 1e-15, "gtol": 1e-9}
+    ).x
     found = numbers(two(job(on="woe", sign=True)))
     assert np.abs(found - wanted).max() < NEAR
     assert ((found == 0) == (wanted == 0)).all() and (found[1:] >= 0).all() and (wanted == 0).any()
@@ -126,9 +135,7 @@ def test_coefficients_of_the_wrong_sign_are_held_at_zero_as_by_a_bounded_optimis
 
 def test_standard_errors_and_p_values_come_from_the_pooled_information_matrix() -> None:
     found = ok(two(job(p_values=True)))
-    ones = np.concatenate([np.ones((ROWS, 1)), X], axis=1)
-    p = 1 / (1 + np.exp(-ones @ numbers(found)))
-    errors = np.sqrt(np.diag(np.linalg.inv((ones.T * (p * (1 - p))) @ ones + np.diag([0] + [1] * 6))))
+    errors = standard_errors(numbers(found))
     got = np.concatenate([[found[0].intercept_error], found[0].standard_errors, found[1].standard_errors])
     assert np.abs(got / errors - 1).max() < 5e-3
     p_values = np.concatenate([found[0].p_values, found[1].p_values])
@@ -145,8 +152,7 @@ def test_early_stopping_keeps_the_weights_of_the_least_loss() -> None:
     assert found[0].iterations < 13
 
 
-def test_batches_come_near_the_optimum() -> None:
+def test_batches_come_within_their_standard_errors_of_the_optimum() -> None:
     found = two(job(batch=200, iterations=8))
     exact = pooled(logistic(), X, LABEL)
-    errors = 0.13  # the largest standard error, about
-    assert np.abs(numbers(found) - exact).max() < errors / 2
+    assert (np.abs(numbers(found) - exact) < 0.7 * standard_errors(exact)).all()

@@ -199,10 +199,21 @@ def test_classes_and_amounts_are_learned_by_trees_without_bins_of_evidence(tmp_p
 def test_variables_whose_sign_contradicts_their_evidence_go_after_the_fit(tmp_path: Path) -> None:
     # Nearly the same column twice, one of them at the partner: together one gets a negative coefficient.
     columns = {TELECOM: {"copy": X[:, 0] + 0.02 * RANDOM.normal(size=ROWS)}}
-    select = {"iv": (0.0, 20.0), "correlation": 1.0, "vif": 1e9, "sign": True}
     told = {"use": "logistic", "iterations": 30, "l2": 0.01}
-    bench = Bench(tmp_path, job_of({"m": told}, select=select), columns=columns).run()
-    assert all(value >= 0 for value in bench.coefficients("m").values())
+    least = {}
+    for sign in (False, True):
+        select = {"iv": (0.0, 20.0), "correlation": 1.0, "vif": 1e9, "sign": sign}
+        job = job_of({"m": told}, select=select)
+        bench = Bench(tmp_path / str(sign), job, columns=columns).run()
+        least[sign] = min(bench.coefficients("m").values())
+    assert least[False] < 0 <= least[True]
+    went = [
+        each
+        for name in (BANK, TELECOM)
+        for each in bench.result(name).variables
+        if "coefficient" in each.reason
+    ]
+    assert went and all(not each.kept for each in went)
 
 
 def test_each_report_tells_what_others_learned(tmp_path: Path) -> None:
@@ -251,9 +262,9 @@ def test_constant_and_missing_columns_go_from_a_model_on_evidence_and_do_not_hur
 
 def test_a_step_that_a_job_does_not_have_is_refused(tmp_path: Path) -> None:
     bench = Bench(tmp_path, job_of({"m": {"use": "logistic"}}))
+    who = Party(
+        BANK, bench.job, "r", {}, bench.table(BANK), bench.state(BANK), tmp_path, lambda *told: None,
+        MatchReport(1, 1), {},
+    )  # fmt: skip
     with pytest.raises(JobError, match="'moddel:m' is not one of a vertical job"):
-        who = Party(
-            BANK, bench.job, "r", {}, bench.table(BANK), bench.state(BANK), tmp_path, lambda *told: None,
-            MatchReport(1, 1), {},
-        )  # fmt: skip
         do("moddel:m", who)

@@ -115,6 +115,24 @@ def all_opened(ensemble: Ensemble, halves: Sequence[PartnerSplits]) -> list[Any]
     return [opened(tree, halves, starts) for trees in ensemble.rounds for tree in trees]
 
 
+class Counted:
+    """A channel that keeps what is sent and counts what is heard."""
+
+    def __init__(self, channel: Any) -> None:
+        self.channel = channel
+        self.sent: list[tuple[str, int]] = []
+        self.heard: list[tuple[str, int]] = []
+
+    def send(self, step: str, data: Any) -> None:
+        self.sent.append((step, memoryview(data).nbytes))
+        self.channel.send(step, data)
+
+    def recv(self, step: str, **allowed: Any) -> Any:
+        data = self.channel.recv(step, **allowed)
+        self.heard.append((step, memoryview(data).nbytes))
+        return data
+
+
 class Pooled:
     """The algorithm without parties: plain loops over rows that anybody may see.
 

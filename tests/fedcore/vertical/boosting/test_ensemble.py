@@ -12,7 +12,7 @@ from fedcore.errors import DataError
 from fedcore.vertical.boosting.ensemble import Ensemble, PartnerSplits, fingerprint
 from fedcore.vertical.boosting.histograms import binned
 from fedcore.vertical.boosting.predict import _sides, predict_label_holder, predict_partner
-from tests.fedcore.vertical.boosting.forest import grown, labels, predicted, settings, table
+from tests.fedcore.vertical.boosting.forest import Counted, grown, labels, predicted, settings, table
 from tests.fedcore.vertical.two_parties import meet, ok
 
 COLUMNS, SCORE = table(seed=9)
@@ -79,24 +79,6 @@ def test_names_of_splits_are_random_and_different(trained: Any) -> None:
     ]
     assert len({*names, *again}) == 2 * len(names)
     assert fingerprint(names) == fingerprint(reversed(names)) != fingerprint(again)
-
-
-class Counted:
-    """A channel that keeps what is sent and counts what is heard."""
-
-    def __init__(self, channel: Any) -> None:
-        self.channel = channel
-        self.sent: list[tuple[str, int]] = []
-        self.heard: list[tuple[str, int]] = []
-
-    def send(self, step: str, data: Any) -> None:
-        self.sent.append((step, memoryview(data).nbytes))
-        self.channel.send(step, data)
-
-    def recv(self, step: str, **allowed: Any) -> Any:
-        data = self.channel.recv(step, **allowed)
-        self.heard.append((step, memoryview(data).nbytes))
-        return data
 
 
 def test_a_partner_predicts_with_one_message_and_hears_none(trained: Any) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
+from fedcore.vertical.boosting.encrypted import Asker
 from fedcore.vertical.boosting.label_holder import grow_label_holder
 from fedcore.vertical.boosting.partner import grow_partner
-from tests.fedcore.vertical.boosting.forest import Columns, labels, settings, table, widths
-from tests.fedcore.vertical.boosting.test_ensemble import Counted
+from tests.fedcore.vertical.boosting.forest import Columns, Counted, labels, settings, table, widths
 from tests.fedcore.vertical.two_parties import meet, ok
 
 COLUMNS, SCORE = table(rows=2000)
@@ -72,7 +73,7 @@ def test_what_a_partner_hears_is_ciphertexts_places_and_sides_of_others() -> Non
     assert count(first.heard, "boost.relay") + count(second.heard, "boost.relay") > 0
 
 
-def test_only_the_smaller_of_siblings_is_encrypted() -> None:
+def test_only_the_smaller_of_siblings_is_encrypted(monkeypatch: pytest.MonkeyPatch) -> None:
     # One split in three tenths and seven: the second level encrypts the three.
     rows = 4000
     own = [(np.arange(rows) % 10 < 3).astype(np.uint8)]
@@ -80,17 +81,12 @@ def test_only_the_smaller_of_siblings_is_encrypted() -> None:
     y = own[0] * 10.0 + other[0] * 0.1
     sent: list[int] = []
 
-    from fedcore.vertical.boosting import encrypted
+    ask = Asker.ask
 
-    ask = encrypted.Asker.ask
-
-    def watched(self: Any, nodes: Any, values: Any, counts: Any) -> Any:
+    def watched(self: Asker, nodes: Any, values: Any, counts: Any) -> Any:
         sent.append(sum(len(node.chosen) for node in nodes))
         return ask(self, nodes, values, counts)
 
-    encrypted.Asker.ask = watched  # type: ignore[method-assign]
-    try:
-        traffic(own, [other], y, loss="regression", trees=1, depth=2)
-    finally:
-        encrypted.Asker.ask = ask  # type: ignore[method-assign]
+    monkeypatch.setattr(Asker, "ask", watched)
+    traffic(own, [other], y, loss="regression", trees=1, depth=2)
     assert sent == [4000, 1200]
