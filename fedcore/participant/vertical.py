@@ -52,7 +52,8 @@ def prepare(
     """Say that this party would take part, what the coordinator needs to arrange meetings, and which steps are done."""
     from fedcore import __version__
 
-    state = _state(participant, request)
+    # Nothing is written for a job that another party may yet refuse.
+    state = _state(participant, request, begin=False)
     offers = [
         meetings.offer(participant, Appointment(None, peer, request.plan.deadline))
         for peer in _peers(participant.name, request)
@@ -210,8 +211,9 @@ def _peers(name: str, request: VerticalRequest) -> list[str]:
 # ---- what stays, what leaves ----------------------------------------------------------------------------------------
 
 
-def _state(participant: Participant, request: VerticalRequest) -> State:
-    return open_state(folder_of(participant, request.run), request.digest, steps_of(request.plan))
+def _state(participant: Participant, request: VerticalRequest, *, begin: bool = True) -> State:
+    folder = folder_of(participant, request.run)
+    return open_state(folder, request.digest, steps_of(request.plan), begin=begin)
 
 
 def folder_of(participant: Participant, run: str) -> Path:

@@ -99,10 +99,8 @@ def target_of(settings: Logistic, y: npt.NDArray[np.float64], rows: int, weights
         unit = 2.0 ** math.ceil(math.log2(float(np.abs(y - middle).max())) - (TARGET_BITS - EXTRA))
         return Target(y / unit, given, middle / unit, 1.0, 0.0, unit=unit)
     if settings.link == "poisson":
-        if y.min() < 0 or y.max() == 0 or y.max() > 1e6:
-            raise DataError(
-                "a Poisson label is a count of 0 or more, not all 0, at most a million", step="glm"
-            )
+        if y.min() < 0 or y.max() == 0 or y.max() > 1e4:
+            raise DataError("a Poisson label is a count of 0 or more, not all 0, at most 10,000", step="glm")
         level = float((given * y).sum() / given.sum())
         return Target(y, given, math.log(level), 2.0 * level * float(given.max()), CALM, level=level)
     if not np.isin(y, (0.0, 1.0)).all() or y.min() == y.max():

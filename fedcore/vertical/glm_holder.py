@@ -83,7 +83,7 @@ def fit_label_holder(
     Args:
         channels: To the partners, in the order of the job.
         x: Own columns, (n, d) float64, standardised or weights of evidence, at most 128 in size.
-        y: (n,): 0 or 1 (logistic), at least 0 (Poisson), any number (linear).
+        y: (n,): 0 or 1 (logistic), from 0 to 10,000 (Poisson), any number (linear).
         settings: Of the job.
         watch: Told of each pass.
         weights: Of rows, (n,), above 0; all 1 when None.

@@ -163,7 +163,7 @@ def held_at_zero(weights: Floats, slopes: Floats, held: Mask, released: Mask, ro
     """
     free = held & (slopes < -SLOPE_NOISE * rows**0.5) & ~released
     released |= free
-    return (held & ~free) | (~held & (weights < 0))
+    return np.asarray((held & ~free) | (~held & (weights < 0)), dtype=np.bool_)
 
 
 def slopes_of(numbers: Residues) -> Floats:
@@ -176,4 +176,5 @@ def recv_mask(channel: Channel, count: int) -> Mask:
     raw = recv_array(channel, _STEP, np.uint8, count)
     if (raw > 1).any():
         raise ProtocolFailed("a partner's list of held weights is no list", step=_STEP)
-    return np.asarray(raw, dtype=np.bool_)
+    mask: Mask = raw.astype(np.bool_)
+    return mask

@@ -37,6 +37,8 @@ from fedcore.vertical.sharing import Floats, fixed
 VERSION = 1
 LARGEST_COLUMN = 128.0
 """Largest absolute value of a column's entry."""
+MOST_ROWS = 1 << 22
+"""Sums over rows in 64 bits hold that many."""
 SPARE_ROWS = 10
 """Rows of a step beyond the number of all columns."""
 _LIMIT = 4096
@@ -158,6 +160,8 @@ def columns_of(x: Floats) -> npt.NDArray[np.int64]:
         raise DataError(
             f"columns of shape {x.shape}; rows by columns, at least one of each, are needed", step="glm"
         )
+    if len(x) > MOST_ROWS:
+        raise DataError(f"{len(x)} rows; {MOST_ROWS} are the most, take a sample", step="glm")
     for j in range(x.shape[1]):
         if not np.isfinite(x[:, j]).all():
             raise DataError(

@@ -33,18 +33,21 @@ class Curve:
     @property
     def share(self) -> Floats:
         """Share of all rows at or above each threshold."""
-        return self.rows / self.rows[-1]
+        made: Floats = self.rows / self.rows[-1]
+        return made
 
     @property
     def bad_share(self) -> Floats:
         """Share of the bad rows: true positive rate, gain."""
-        return self.bad / self.bad[-1]
+        made: Floats = self.bad / self.bad[-1]
+        return made
 
     @property
     def good_share(self) -> Floats:
         """Share of the good rows: false positive rate."""
         good = self.rows - self.bad
-        return good / good[-1]
+        made: Floats = good / good[-1]
+        return made
 
 
 @dataclass(frozen=True)
@@ -273,8 +276,13 @@ def confusion(labels: Floats, scores: Floats, cutoff: float) -> Confusion:
     """Rows called bad and good at a cut-off."""
     _check(labels, scores)
     called, bad = scores >= cutoff, labels == 1
-    counts = [int(np.sum(called & bad)), int(np.sum(called & ~bad))]
-    return Confusion(cutoff, *counts, int(np.sum(~called & ~bad)), int(np.sum(~called & bad)))
+    return Confusion(
+        cutoff,
+        true_bad=int(np.sum(called & bad)),
+        false_bad=int(np.sum(called & ~bad)),
+        true_good=int(np.sum(~called & ~bad)),
+        false_good=int(np.sum(~called & bad)),
+    )
 
 
 def swap_set(labels: Floats, new: Floats, old: Floats, approve: float) -> SwapSet:

@@ -216,11 +216,11 @@ def _label(table: Table) -> Floats:
 
 
 def _boosting(party: Party, settings: Boosting) -> None:
+    from fedcore.vertical.boosted_part import Boosted
     from fedcore.vertical.boosting.label_holder import grow_label_holder
     from fedcore.vertical.boosting.losses import expected
     from fedcore.vertical.boosting.partner import grow_partner
     from fedcore.vertical.boosting.predict import predict_label_holder
-    from fedcore.vertical.scoring import Boosted
 
     table, train = party.table, party.table.rows(TRAIN)
     bins = tree_bins(table, settings)

@@ -58,7 +58,7 @@ def _coefficients(model: ModelResult) -> Markup:
     )
     errors = any(each.standard_error is not None for each in model.coefficients)
     signs = any(each.sign_ok is not None for each in model.coefficients)
-    rows = []
+    rows: list[list[object]] = []
     if model.intercept is not None:
         rows.append(["intercept", "", metric_text(model.intercept), *["–"] * (2 * errors), *[""] * signs])
     for each, reach in zip(model.coefficients, reaches, strict=True):

@@ -62,8 +62,8 @@ def facts(result: PartyResult) -> list[tuple[str, str, str]]:
         ("Traffic", bytes_text(traffic), "both ways"),
     ]
     if result.role == PARTNER:
-        used = sum(each.kept for each in own)
-        return [found[0], ("Variables", str(used), f"used of {len(own)}"), *found[1:]]
+        stay = sum(each.kept for each in own)
+        return [found[0], ("Variables", str(stay), f"used of {len(own)}"), *found[1:]]
     head = _figures(result)
     bads, rows = sum(each.bad or 0 for each in result.split), sum(each.rows for each in result.split)
     known = bool(result.split) and all(each.bad is not None for each in result.split)

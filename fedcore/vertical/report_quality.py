@@ -279,10 +279,11 @@ def _distribution(champion: Scored) -> Markup:
     low, high = float(scores.min()), float(scores.max())
     edges = np.linspace(low, high if high > low else low + 1, _BINS + 1)
     shares = [np.histogram(scores[champion.labels == kind], edges)[0].astype(float) for kind in (0, 1)]
-    good, bad = (counts / counts.sum() for counts in shares)
+    good, bad = ((counts / counts.sum()).tolist() for counts in shares)
+    ends = edges.tolist()
     axis = Axis("share of the class", 0.0, percent=True)
-    lines = [Line(stepped(edges, good), "good", "good rows"), Line(stepped(edges, bad), "bad", "bad rows")]
-    bars = [Bars(edges, good, "bar faint-good"), Bars(edges, bad, "bar faint-bad")]
+    lines = [Line(stepped(ends, good), "good", "good rows"), Line(stepped(ends, bad), "bad", "bad rows")]
+    bars = [Bars(ends, good, "bar faint-good"), Bars(ends, bad, "bar faint-bad")]
     picture = chart(
         lines, Axis("score"), axis, bars=bars, describe="Distribution of scores of good and bad rows"
     )

@@ -89,10 +89,10 @@ def _summed(party: Party, own: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] |
 
 
 def _trees(party: Party, told: dict[str, Any]) -> Floats | None:
+    from fedcore.vertical.boosted_part import Boosted
     from fedcore.vertical.boosting.ensemble import Ensemble, PartnerSplits
     from fedcore.vertical.boosting.losses import expected
     from fedcore.vertical.boosting.predict import predict_label_holder, predict_partner
-    from fedcore.vertical.scoring import Boosted
 
     part = Boosted.from_dict(told, holder=party.holds)
     codes = part.codes(party.table)

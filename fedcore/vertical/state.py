@@ -129,13 +129,14 @@ class State:
         return commitment
 
 
-def open_state(folder: Path, digest: str, steps: Sequence[str]) -> State:
+def open_state(folder: Path, digest: str, steps: Sequence[str], *, begin: bool = True) -> State:
     """The state of a run; begun where there is none.
 
     Args:
         folder: Of the run at this party.
         digest: SHA-256 of the job, as the request has it.
         steps: Of the job, in order.
+        begin: Whether one that is not there is begun, or only looked for.
 
     Raises:
         JobError: The folder is of another job, or cannot be made.
@@ -148,6 +149,8 @@ def open_state(folder: Path, digest: str, steps: Sequence[str]) -> State:
                 f"what this party kept of run {folder.name} is of another job (its digest is "
                 f"{str(known.get('digest'))[:16]}, the request's {digest[:16]}); begin a new run with `fedcore run`"
             )
+        return State(folder, tuple(steps))
+    if not begin:
         return State(folder, tuple(steps))
     try:
         folder.mkdir(parents=True, exist_ok=True)

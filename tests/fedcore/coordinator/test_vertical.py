@@ -239,6 +239,7 @@ def test_what_a_partner_does_not_allow_to_be_revealed_is_refused_before_anything
     error, told = failing(banks, PolicyRefused)
     assert (error.party, error.step) == (TELECOM, "prepare") and told["status"] == "refused"
     assert f"'bank-a' may not learn the {word} (reveal.{word}: none)" in error.message
+    assert not list(banks.folder.glob(".fedcore/*/results/*")), "nothing was begun"
 
 
 def test_the_label_holder_must_allow_weights_of_evidence_to_leave(banks: Banks) -> None:

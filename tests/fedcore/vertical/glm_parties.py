@@ -104,7 +104,7 @@ def star(settings: Logistic, parts: list[Any], y: Any) -> list[Any]:
 
 
 def ok(found: list[Any]) -> list[Fit]:
-    """The results of roles of which none raised."""
+    """The results of roles, of which none raised."""
     for each in found:
         if isinstance(each, Exception):
             raise each

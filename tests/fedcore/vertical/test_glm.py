@@ -101,8 +101,8 @@ def test_the_other_links_work_with_two_partners(link: str) -> None:
 
 def test_predictors_out_of_range_widen_the_period_until_none_is() -> None:
     x = X.copy()
-    x[:6] *= 15
-    found = two(job(iterations=25), x=x)
+    x[:30] *= 8
+    found = two(job(iterations=22), x=x)
     assert np.abs(numbers(found) - pooled(logistic(), x, LABEL)).max() < 3 * NEAR
     assert found[0].trace[0]["period"] == 24 and found[0].trace[-1]["period"] > 24
 

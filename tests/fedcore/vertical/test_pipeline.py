@@ -17,10 +17,11 @@ from crypto.errors import ProtocolError
 from fedcore.errors import DataError, FedcoreError, JobError
 from fedcore.jobs.vertical import VerticalJob
 from fedcore.peer.memory import MemoryChannel
+from fedcore.vertical.boosted_part import Boosted
 from fedcore.vertical.package import load_package
 from fedcore.vertical.pipeline import Party, do
 from fedcore.vertical.results import MatchReport, PartyResult
-from fedcore.vertical.scoring import Boosted, part_of
+from fedcore.vertical.scoring import part_of
 from fedcore.vertical.state import open_state, read_json
 from fedcore.vertical.steps import pairs_of, steps_of
 from fedcore.vertical.table import TRAIN, Table
@@ -197,14 +198,18 @@ def test_classes_and_amounts_are_learned_by_trees_without_bins_of_evidence(tmp_p
 
 
 def test_variables_whose_sign_contradicts_their_evidence_go_after_the_fit(tmp_path: Path) -> None:
-    # Nearly the same column twice, one of them at the partner: together one gets a negative coefficient.
-    columns = {TELECOM: {"copy": X[:, 0] + 0.02 * RANDOM.normal(size=ROWS)}}
+    # Alone, the partner's column goes with more risk; beside the bank's, with which it correlates, with less.
+    random = np.random.default_rng(4)
+    with_it = 0.9 * X[:, 0] + 0.45 * random.normal(size=ROWS)
+    odds = 3.0 * X[:, 0] - 2.0 * with_it
+    label = (random.random(ROWS) < 1 / (1 + np.exp(-odds))).astype(float)
+    columns = {TELECOM: {"with": with_it}}
     told = {"use": "logistic", "iterations": 30, "l2": 0.01}
     least = {}
     for sign in (False, True):
         select = {"iv": (0.0, 20.0), "correlation": 1.0, "vif": 1e9, "sign": sign}
         job = job_of({"m": told}, select=select)
-        bench = Bench(tmp_path / str(sign), job, columns=columns).run()
+        bench = Bench(tmp_path / str(sign), job, label, columns).run()
         least[sign] = min(bench.coefficients("m").values())
     assert least[False] < 0 <= least[True]
     went = [
