@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
+
+from fedcore.errors import FedcoreError
 
 BANK, TELECOM, SHOP = "bank-a", "telecom-b", "shop-c"
 DATA = {BANK: "applications", TELECOM: "usage", SHOP: "baskets"}
@@ -132,6 +135,17 @@ class Banks:
 
         options.setdefault("folder", self.folder / "run")
         return fedcore.run(self.job, self.federation, **options)
+
+    def failing(self, kind: type[FedcoreError]) -> tuple[FedcoreError, dict[str, Any]]:
+        """The error of a run, and what stands in its result."""
+        with pytest.raises(kind) as error:
+            self.run()
+        return error.value, json.loads((self.folder / "run" / "result.json").read_text())
+
+    def change(self, name: str, **columns: Any) -> None:
+        """Replace columns of a party."""
+        self.rows[name] = {**self.rows[name], **columns}
+        self.write(name)
 
     def kept(self, name: str) -> Path:
         """A party's folder of the last run."""

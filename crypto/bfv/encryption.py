@@ -13,8 +13,8 @@ of products are right modulo t. Else it stands for m floor(q / t), signed: sums 
 size where they are results, and there is no rounding.
 
 Who learns what: the evaluator nothing, the holder the coefficients that are sent, which must be results or masked.
-Assumption: RLWE; statistical 2^-40 for each answer (`noise`); parties that follow the protocol. Messages are not
-authenticated here: the channel does that. Of an answer damaged by chance each coefficient falls with one in eight
+Assumption: RLWE; statistical 2^-40 for what is sent together (`noise`); parties that follow the protocol. Messages are
+not authenticated here: the channel does that. Of an answer damaged by chance each coefficient falls with one in eight
 where no honest one does, and one that does is enough to refuse it; who changes an answer on purpose changes numbers.
 
 Cost: a fresh polynomial 54 kB of the small ring, 217 kB of the large one; an answer less, see `answer_bytes`.

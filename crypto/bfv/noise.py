@@ -15,6 +15,10 @@ s their results and nothing else.
 B is the largest power of two with 4 t B <= q, whatever is added up, and `check` refuses products for which the distance
 is above 2^-LAMBDA; `distance` says what it is.
 
+Distances add up over all that a party ever answers, with one key or with many. As `distance` has it: a fit of 30
+passes over 24,000 rows and 18 standardised columns 2^-48; 50 trees of depth 4 over 24,000 rows and 558 candidates
+2^-34, 10,000 trees of depth 10 2^-21. It is a bound, and what sums tell by themselves is far more.
+
 Primes and low bits that are dropped afterwards are a function of the answer and tell nothing more; they add
 
     r0 + r1 s,   r0, r1 uniform between -1/2 and 1/2 (times 2^dropped)

@@ -239,9 +239,8 @@ def _answered(
     channel: Channel, public: PublicKey, factors: Element, bound: float, positions: Integers, step: str
 ) -> Residues:
     """Answers number i: sum_j factors[i, j] ct_j, masked; returns minus the masks, in a row."""
-    ring = public.ring
-    check(ring, MODULUS, bound)
-    count, terms = factors.shape[:2]
+    ring, (count, terms) = public.ring, factors.shape[:2]
+    check(ring, MODULUS, bound, count * len(positions))
     data = channel.recv(step, size=vector_bytes(ring, terms))
     pairs = read_vector(data, public, MODULUS, terms).pairs
     answers = zeros(public, count)
@@ -327,8 +326,8 @@ def rows_send(channel: Channel, public: PublicKey, v: Integers, step: str) -> Re
     size = ring.size
     half = MODULUS // 2
     reach = float(terms) * size * half
-    check(ring, MODULUS, product_bound(reach * half, reach, wraps=True))
     blocks = range(0, n, size)
+    check(ring, MODULUS, product_bound(reach * half, reach, wraps=True), len(blocks) * size)
     answers = zeros(public, len(blocks))
     masks = uniform_numbers(MODULUS, (len(blocks), size))
     for i, first in enumerate(blocks):

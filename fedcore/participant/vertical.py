@@ -94,6 +94,11 @@ def take_part(
 
     watch("meeting the others", 0, 0)
     appointments = appointments_of(name, request.meetings, request.plan.deadline)
+    lacking = set(_peers(name, request)) - {each.peer for each in appointments}
+    if lacking:
+        raise JobError(
+            f"the request names no meeting with {' and '.join(sorted(lacking))}; the coordinator must prepare the run first"
+        )
     with gathered(meetings, participant, appointments) as channels, state.writing(step) as folder:
         # What follows may fail here alone, and is told to the others by the end of the channels.
         try:

@@ -134,7 +134,7 @@ def ranking(
             parts.append(element("text", text(bar.value), x=x(bar.value) + 7, y=middle + 4, class_="value"))
         if bar.note:
             parts.append(
-                element("text", titled(bar.note, 42), x=width - notes + 8.0, y=middle + 4, class_="note")
+                element("text", titled(bar.note, 36, _first_clause(bar.note)), x=width - notes + 8.0, y=middle + 4, class_="note")
             )
     return svg(width, height, describe, parts)
 
@@ -226,6 +226,11 @@ def _rate_panel(rows: Sequence[BinRow], x: Scale, bottom: float) -> list[Markup]
         told = element("title", f"{row.label}: {percent_text(row.bad_rate)}")
         parts.append(element("circle", told, cx=at, cy=middle, r=3.6, class_="dot rate"))
     return parts
+
+
+def _first_clause(text: str) -> str:
+    """What fits beside a bar; the table below has the whole."""
+    return re.split(r"[;,] ", text)[0]
 
 
 def _rounded(label: str) -> str:

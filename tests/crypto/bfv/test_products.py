@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from crypto.bfv.keys import new_keys
+from crypto.bfv.noise import flood_bits
 from crypto.bfv.products import (
     MATRICES,
     MODULUS,
@@ -169,6 +171,26 @@ def test_a_vector_under_another_key_is_refused() -> None:
 def test_a_matrix_whose_noise_would_show_is_refused() -> None:
     with pytest.raises(ValueError, match="smudging"):
         product(numbers(11, 10, 2, 1 << 50), shares(12, 2))
+
+
+@pytest.mark.parametrize(("answers", "fits"), [(1, True), (3, False)])
+def test_all_answers_of_a_product_share_one_bound_on_what_their_noise_shows(answers: int, fits: bool) -> None:
+    # Of one answer of 8192 results the distance is 0.9 * 2^-40, of three of them 2.7 times that.
+    spread = 0.9 * 2.0 ** (flood_bits(MATRICES, P) + 1 - 40) / MATRICES.size
+    made = prepared(numbers(15, MATRICES.size * (answers - 1) + 1, 1), backward=False)
+    matrix = replace(made, bounds=(spread, spread))
+
+    def both_sides() -> tuple[Any, Any]:
+        return both(
+            lambda channel: product_receive(channel, KEY, shares(16, 1), made.shape[0], "test.product"),
+            lambda channel: product_send(channel, KEY.public, matrix, "test.product"),
+        )
+
+    if fits:
+        both_sides()
+    else:
+        with pytest.raises(ValueError, match="smudging"):
+            both_sides()
 
 
 def test_row_products_need_the_larger_modulus() -> None:

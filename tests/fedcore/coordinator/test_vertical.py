@@ -12,13 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from flwr.app import Message
 
-import fedcore
 from fedcore.coordinator.watch import Silent
 from fedcore.engines.embedded import EmbeddedGrid
-from fedcore.errors import DataError, FedcoreError, JobError, PeerLost, PolicyRefused
-from fedcore.participant import vertical, vertical_align
+from fedcore.errors import DataError, JobError, PolicyRefused
+from fedcore.participant import vertical_align
 from fedcore.trust import evidence
-from fedcore.vertical import pipeline
 from fedcore.vertical.table import OUT_OF_TIME, TEST, TRAIN
 from tests.banks import BANK, NUMBERS, SHOP, TELECOM, Banks, shared_people
 
@@ -72,13 +70,6 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
 @pytest.fixture
 def banks(tmp_path: Path) -> Banks:
     return Banks(tmp_path)
-
-
-def failing(banks: Banks, kind: type[FedcoreError]) -> tuple[FedcoreError, dict[str, Any]]:
-    """The error of a run, and what stands in its result."""
-    with pytest.raises(kind) as error:
-        banks.run()
-    return error.value, json.loads((banks.folder / "run" / "result.json").read_text())
 
 
 def leaves(found: Any) -> Iterator[Any]:
@@ -236,7 +227,7 @@ def test_what_a_partner_does_not_allow_to_be_revealed_is_refused_before_anything
     monkeypatch.setattr(vertical_align, "intersect", lambda *words: pytest.fail("something was read"))
     words = {"rows", "totals", "correlation", "activations"} - {word}
     banks.write(TELECOM, reveal="{" + ", ".join(f"{each}: [{BANK}]" for each in sorted(words)) + "}")
-    error, told = failing(banks, PolicyRefused)
+    error, told = banks.failing(PolicyRefused)
     assert (error.party, error.step) == (TELECOM, "prepare") and told["status"] == "refused"
     assert f"'bank-a' may not learn the {word} (reveal.{word}: none)" in error.message
     assert not list(banks.folder.glob(".fedcore/*/results/*")), "nothing was begun"
@@ -244,7 +235,7 @@ def test_what_a_partner_does_not_allow_to_be_revealed_is_refused_before_anything
 
 def test_the_label_holder_must_allow_weights_of_evidence_to_leave(banks: Banks) -> None:
     banks.write(BANK, reveal=f"{{rows: [{TELECOM}], activations: [{TELECOM}]}}")
-    error, _ = failing(banks, PolicyRefused)
+    error, _ = banks.failing(PolicyRefused)
     assert error.party == BANK and "'telecom-b' may not learn the woe" in error.message
 
 
@@ -260,21 +251,21 @@ def test_the_label_holder_must_allow_weights_of_evidence_to_leave(banks: Banks) 
 )
 def test_a_rule_that_does_not_cover_the_job_refuses_it(banks: Banks, rule: dict[str, str], why: str) -> None:
     banks.write(TELECOM, **rule)
-    error, _ = failing(banks, PolicyRefused)
+    error, _ = banks.failing(PolicyRefused)
     assert error.party == TELECOM and why in error.message
 
 
 def test_all_columns_are_asked_for_by_name_where_a_rule_lists_some(banks: Banks) -> None:
     banks.write(TELECOM, columns="[person, calls]")
     banks.write_job(parties=banks.parties(telecom_b=None))
-    error, _ = failing(banks, PolicyRefused)
+    error, _ = banks.failing(PolicyRefused)
     assert "name the party's columns" in error.message
 
 
 def test_a_column_that_names_people_is_no_feature(banks: Banks) -> None:
     file = banks.write(TELECOM)
     file.write_text(file.read_text().replace("telecom-b.parquet}", "telecom-b.parquet, row_id: noise}"))
-    error, _ = failing(banks, PolicyRefused)
+    error, _ = banks.failing(PolicyRefused)
     assert error.party == TELECOM and "'noise' says whom a row is about" in error.message
 
 
@@ -298,12 +289,6 @@ def test_nobody_of_that_name_is_told_before_anything_starts(banks: Banks) -> Non
 # ---- data that cannot serve -----------------------------------------------------------------------------------------
 
 
-def with_rows(banks: Banks, name: str, **columns: Any) -> None:
-    """Replace columns of a party."""
-    banks.rows[name] = {**banks.rows[name], **columns}
-    banks.write(name)
-
-
 @pytest.mark.parametrize(
     ("party", "change", "why"),
     [
@@ -319,8 +304,8 @@ def with_rows(banks: Banks, name: str, **columns: Any) -> None:
 def test_data_that_cannot_serve_is_told_by_the_party_that_has_it(
     banks: Banks, party: str, change: dict[str, Any], why: str
 ) -> None:
-    with_rows(banks, party, **change)
-    error, told = failing(banks, DataError)
+    banks.change(party, **change)
+    error, told = banks.failing(DataError)
     assert why in error.message and (error.party == party or "no rows" in why)
     assert told["status"] == "failed" and told["error"]["exit_code"] == DataError.exit_code
     for name in banks.names:
@@ -329,18 +314,18 @@ def test_data_that_cannot_serve_is_told_by_the_party_that_has_it(
 
 def test_fewer_rows_in_common_than_needed_is_told_without_their_number(banks: Banks) -> None:
     few = np.array([f"person-{n:04}" for n in range(492, 1042)])
-    with_rows(banks, TELECOM, person=few)
-    error, _ = failing(banks, DataError)
+    banks.change(TELECOM, person=few)
+    error, _ = banks.failing(DataError)
     assert "fewer rows in common than the 20 that two bins take (bin.min_rows in the job)" in error.message
     banks.write(BANK, min_rows="9")
     (banks.folder / "run").rename(banks.folder / "before")
-    error, _ = failing(banks, PolicyRefused)
+    error, _ = banks.failing(PolicyRefused)
     assert error.party == BANK and "fewer rows in common than the 9" in error.message
 
 
 def test_a_site_with_fewer_rows_than_its_policy_asks_for_sends_nothing_of_them(banks: Banks) -> None:
     banks.write(TELECOM, min_rows="551")
-    error, _ = failing(banks, PolicyRefused)
+    error, _ = banks.failing(PolicyRefused)
     assert error.party == TELECOM and "has fewer rows than the 551" in error.message
 
 
@@ -356,7 +341,7 @@ def test_a_column_that_is_not_there_is_told(
     banks: Banks, settings: dict[str, Any], party: str, why: str
 ) -> None:
     banks.write_job(**settings)
-    error, _ = failing(banks, DataError)
+    error, _ = banks.failing(DataError)
     assert error.party == party and why in error.message
 
 
@@ -364,140 +349,9 @@ def test_a_key_column_that_is_not_there_and_a_label_among_the_features_are_told(
     parties = banks.parties()
     parties[TELECOM]["key"] = "persn"
     banks.write_job(parties=parties)
-    error, _ = failing(banks, DataError)
+    error, _ = banks.failing(DataError)
     assert error.party == TELECOM and "no column 'persn'" in error.message and '"person"' in error.message
     banks.write_job(parties=banks.parties(bank_a=(*NUMBERS[BANK], "bad")))
     (banks.folder / "run").rename(banks.folder / "before")
-    error, _ = failing(banks, DataError)
+    error, _ = banks.failing(DataError)
     assert error.party == BANK and "the label 'bad' stands among them" in error.message
-
-
-# ---- steps that stop, and go on -------------------------------------------------------------------------------------
-
-
-def stopping(patch: pytest.MonkeyPatch, at: str, party: str, error: FedcoreError) -> None:
-    """One party fails in one step, once."""
-    begun: list[tuple[str, str]] = []
-    do = pipeline.do
-
-    def sometimes(step: str, who: pipeline.Party) -> None:
-        first = (step, who.name) not in begun
-        begun.append((step, who.name))
-        if first and (step, who.name) == (at, party):
-            raise error
-        do(step, who)
-
-    patch.setattr(pipeline, "do", sometimes)
-
-
-def test_a_party_that_stops_in_a_step_is_named_and_the_run_goes_on_there(
-    banks: Banks, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    aligned = []
-    align_rows = vertical_align.align_rows
-    monkeypatch.setattr(
-        vertical_align, "align_rows", lambda *words: aligned.append(words[0].name) or align_rows(*words)
-    )
-    stopping(monkeypatch, "model:net", TELECOM, DataError("the disk is full; make room", step="fit"))
-    error, told = failing(banks, DataError)
-    assert (error.party, error.step) == (TELECOM, "fit") and "fedcore resume" in error.message
-    assert told["status"] == "interrupted" and [each["step"] for each in told["steps"]] == STEPS[:3]
-    before = {name: (banks.kept(name) / "align" / "step.json").read_bytes() for name in banks.names}
-    run = fedcore.engines.run.resume(banks.folder / "run")
-    assert run.json["status"] == "finished" and [each["step"] for each in run.json["steps"]] == STEPS
-    assert sorted(aligned) == sorted(banks.names), "rows were agreed once"
-    assert before == {name: (banks.kept(name) / "align" / "step.json").read_bytes() for name in banks.names}
-
-
-def test_a_party_that_vanishes_leaves_a_run_that_can_go_on(
-    banks: Banks, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stopping(monkeypatch, "bin", TELECOM, PeerLost("vanished", party=BANK, step="woe.sums"))
-    error, told = failing(banks, PeerLost)
-    assert told["status"] == "interrupted" and "Go on with `fedcore resume" in error.message
-    assert fedcore.engines.run.resume(banks.folder / "run").json["status"] == "finished"
-
-
-def test_a_step_that_was_finished_at_one_party_alone_is_repeated_at_all(
-    banks: Banks, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    receipt = vertical._receipt
-    left = ["telecom-b"]
-
-    def vanished(told: Any, participant: Any, request: Any, rule: Any) -> Any:
-        # It has kept the step; the coordinator does not hear of it.
-        if request.step == "select" and left and participant.name == left[0]:
-            left.clear()
-            raise PeerLost("vanished", party=BANK)
-        return receipt(told, participant, request, rule)
-
-    monkeypatch.setattr(vertical, "_receipt", vanished)
-    failing(banks, PeerLost)
-    kept = {name: banks.kept(name) / "select" / "step.json" for name in banks.names}
-    before = {name: file.read_bytes() for name, file in kept.items()}
-    assert fedcore.engines.run.resume(banks.folder / "run").json["status"] == "finished"
-    assert all(before[name] != file.read_bytes() for name, file in kept.items())
-
-
-def stopped_before_the_model(banks: Banks, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        stopping(patch, "model:net", TELECOM, PeerLost("vanished", party=BANK))
-        failing(banks, PeerLost)
-
-
-def resumed(banks: Banks, kind: type[FedcoreError]) -> FedcoreError:
-    with pytest.raises(kind) as error:
-        fedcore.engines.run.resume(banks.folder / "run")
-    return error.value
-
-
-def test_rows_in_another_order_than_agreed_are_refused_and_named(
-    banks: Banks, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stopped_before_the_model(banks, monkeypatch)
-    with_rows(banks, TELECOM, **{name: values[::-1] for name, values in banks.rows[TELECOM].items()})
-    error = resumed(banks, DataError)
-    assert error.party == TELECOM and "their order or their keys changed since step align" in error.message
-
-
-def test_values_that_changed_since_they_were_agreed_are_refused_and_named(
-    banks: Banks, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stopped_before_the_model(banks, monkeypatch)
-    with_rows(banks, TELECOM, calls=banks.rows[TELECOM]["calls"] + 1)
-    error = resumed(banks, DataError)
-    assert error.party == TELECOM and "values of data set 'usage' changed since step align" in error.message
-
-
-def test_a_party_that_lost_its_folder_begins_again_with_the_others(
-    banks: Banks, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import shutil
-
-    stopped_before_the_model(banks, monkeypatch)
-    first = (banks.kept(BANK) / "align" / "align.json").read_text()
-    shutil.rmtree(banks.kept(TELECOM))
-    assert fedcore.engines.run.resume(banks.folder / "run").json["status"] == "finished"
-    assert (banks.kept(BANK) / "align" / "align.json").read_text() != first
-
-
-def test_folders_of_different_attempts_are_noticed_when_the_parties_meet(
-    banks: Banks, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stopped_before_the_model(banks, monkeypatch)
-    file = banks.kept(TELECOM) / "bin" / "step.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "token": "00" * 16}))
-    error = resumed(banks, FedcoreError)
-    assert "steps before" in error.message and "different attempts" in error.message
-
-
-def test_what_was_kept_of_another_job_is_refused_and_named(
-    banks: Banks, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stopped_before_the_model(banks, monkeypatch)
-    about = banks.folder / "run" / "run.json"
-    told = json.loads(about.read_text())
-    told["job"]["seed"] = 9
-    about.write_text(json.dumps(told))
-    error = resumed(banks, JobError)
-    assert "is of another job" in error.message and "begin a new run" in error.message
