@@ -238,7 +238,7 @@ class VerticalJob(Strict):
         parties: The label holder and one or more partners.
         items: What counts as the same key.
         models: By name; the first is the champion, and the others are compared with it.
-        seed: Of what is drawn in the clear: starting weights of a split network, rows of GOSS.
+        seed: Of what is drawn in the clear: starting weights of the partners' halves of a split network, rows of GOSS.
         memory_limit: For a party's keys while rows are matched.
         deadline: Longest wait for the parties in one step, seconds.
     """

@@ -27,7 +27,7 @@ from fedcore.jobs.datasets import DataSet
 from fedcore.jobs.participant import Participant, Rule
 from fedcore.participant.data.catalogue import read_table
 from fedcore.participant.mods.evidence import evidence_file
-from fedcore.participant.vertical_data import _values as column_values
+from fedcore.participant.vertical_data import column_values
 from fedcore.peer.grpc_channel import GrpcChannel
 from fedcore.peer.link import Settings
 from fedcore.peer.listening import Hall

@@ -127,7 +127,7 @@ def load_table(
             step="read",
         )
     whole = read.take(pa.array(rows))
-    columns = {name: _values(whole.column(name), name) for name in names}
+    columns = {name: column_values(whole.column(name), name) for name in names}
     label = _label(whole.column(job.label.column), part, job) if holds else None
     table = Table(columns, part, label)
     return table, _digest(table)
@@ -195,7 +195,7 @@ def _as_text(column: pa.ChunkedArray) -> list[str] | None:
     return None
 
 
-def _values(column: pa.ChunkedArray, name: str) -> npt.NDArray[Any]:
+def column_values(column: pa.ChunkedArray, name: str) -> npt.NDArray[Any]:
     kind = column.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return np.array(column.to_pylist(), dtype=object)
@@ -226,7 +226,7 @@ def _values(column: pa.ChunkedArray, name: str) -> npt.NDArray[Any]:
 
 def _label(column: pa.ChunkedArray, part: npt.NDArray[np.int8], job: VerticalJob) -> npt.NDArray[np.float64]:
     name = job.label.column
-    values = _values(column, name)
+    values = column_values(column, name)
     if values.dtype == object or np.isnan(values).any():
         what = "is text" if values.dtype == object else "has rows without a value"
         raise DataError(f"label {name!r} {what}; it must be a number in every row", step="read")

@@ -134,7 +134,13 @@ def ranking(
             parts.append(element("text", text(bar.value), x=x(bar.value) + 7, y=middle + 4, class_="value"))
         if bar.note:
             parts.append(
-                element("text", titled(bar.note, 36, _first_clause(bar.note)), x=width - notes + 8.0, y=middle + 4, class_="note")
+                element(
+                    "text",
+                    titled(bar.note, 36, _first_clause(bar.note)),
+                    x=width - notes + 8.0,
+                    y=middle + 4,
+                    class_="note",
+                )
             )
     return svg(width, height, describe, parts)
 

@@ -13,7 +13,8 @@ of the partner's with each other. The partner ciphertexts, and how many columns 
 Between two partners nothing is multiplied; those correlations are not known (NaN) to anybody.
 
 Assumption: RLWE, and parties that follow the protocol: products with whatever the label holder encrypts are
-opened.
+opened. They are opened exactly, so over few rows a column of few different values could be solved for: both refuse
+fewer than `ROWS_FOR_COLUMN` for each column of the label holder.
 
 Cost: one protected product of `crypto.bfv.products` for each of the label holder's columns.
 """
@@ -29,8 +30,12 @@ from crypto.bfv.keys import SecretKey, new_keys, public_key_bytes, read_public_k
 from crypto.bfv.products import MATRICES, MODULUS, prepared, transposed_receive, transposed_send
 from crypto.channel import Channel, recv_array
 from crypto.errors import ProtocolError
+from fedcore.errors import DataError
 
 Floats = npt.NDArray[np.float64]
+ROWS_FOR_COLUMN = 20
+"""Fewest rows for each column whose products with another party's are opened. A product with a column of two values
+tells about 12 bits and half the logarithm of the rows; the rows' values are more than that."""
 _BITS = 16
 """Binary digits that standardised columns keep behind the point."""
 _BEYOND = 1e-2
@@ -82,9 +87,11 @@ def correlate_label_holder(
         Those of own with the partner's columns, (d, others), and among the partner's, (others, others).
 
     Raises:
+        DataError: There are too few rows.
         ProtocolError: A message was not what the protocol allows, or what was opened is no correlation.
     """
     rows, own = columns.shape
+    _enough(rows, own if others else 0)
     secret = keys or new_keys(MATRICES)
     channel.send("correlation.key", secret.public.to_bytes())
     shares = np.zeros((own, others), dtype=np.uint64)
@@ -126,8 +133,10 @@ def correlate_partner(channel: Channel, columns: Floats, others: int) -> Floats:
         Correlations of own columns with each other, (d, d).
 
     Raises:
+        DataError: There are too few rows.
         ProtocolError: A message was not what the protocol allows.
     """
+    _enough(len(columns), others if columns.shape[1] else 0)
     public = read_public_key(channel.recv("correlation.key", size=public_key_bytes(MATRICES)), MATRICES)
     shares = np.zeros((others, columns.shape[1]), dtype=np.uint64)
     if others and columns.shape[1]:
@@ -172,6 +181,16 @@ def partly_known_inflation(correlation: Floats, owners: Sequence[str], holder: s
         among = [place for place, each in enumerate(owners) if each in (holder, partner)]
         found[among] = np.maximum(found[among], inflation(correlation[np.ix_(among, among)]))
     return found
+
+
+def _enough(rows: int, columns: int) -> None:
+    needed = ROWS_FOR_COLUMN * (columns + 1)
+    if columns and rows < needed:
+        raise DataError(
+            f"{rows} training rows for {columns} columns of the label holder; from correlations over so few rows the "
+            f"partner's values could be solved, so {needed} are needed. Match more rows or use fewer columns",
+            step="correlation",
+        )
 
 
 def _whole(columns: Floats) -> npt.NDArray[np.int64]:

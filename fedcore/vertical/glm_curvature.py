@@ -106,19 +106,21 @@ def _own(blocks: Sequence[Block]) -> Floats:
 
 def _crossed_receive(channel: Channel, side: Holder | First, blocks: Sequence[Block], d: int) -> Floats:
     """Own columns times the other party's, opened: (own, d)."""
-    total = np.zeros((blocks[0].numbers.shape[1], d))
+    total = np.zeros((blocks[0].numbers.shape[1], d), dtype=np.uint64)
     for block in blocks:
         columns = residues(block.numbers.T)
         rows = [transposed_receive(channel, side.secret, each, d, "glm.crossed") for each in columns]
-        theirs = recv_residues(channel, "glm.crossed-share", len(columns), d)
-        total += signed(plus(np.stack(rows), theirs))
-    return total
+        total = plus(total, np.stack(rows))
+    return signed(plus(total, recv_residues(channel, "glm.crossed-share", *total.shape))).astype(np.float64)
 
 
 def _crossed_send(channel: Channel, key: PublicKey, blocks: Sequence[Block], columns: int) -> None:
+    # One sum over all blocks: the moments of a few rows could be solved for them.
+    total = np.zeros((columns, blocks[0].numbers.shape[1]), dtype=np.uint64)
     for block in blocks:
         shares = [transposed_send(channel, key, block.matrix, "glm.crossed") for _ in range(columns)]
-        channel.send("glm.crossed-share", np.stack(shares))
+        total = plus(total, np.stack(shares))
+    channel.send("glm.crossed-share", total)
 
 
 # ---- steps ----------------------------------------------------------------------------------------------------------

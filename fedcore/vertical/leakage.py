@@ -30,6 +30,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from fedcore.vertical import metrics
+
 Attack = Literal["norm", "direction"]
 ATTACKS: tuple[Attack, ...] = ("norm", "direction")
 KNOWN = 5
@@ -202,14 +204,7 @@ def auc(scores: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> float:
 
     Source: Mann and Whitney, 1947.
     """
-    events = int((y == 1).sum())
-    others = len(y) - events
-    if not events or not others:
-        return float("nan")
-    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = np.cumsum(counts) - (counts - 1) / 2
-    above: float = ranks[place][y == 1].sum() - events * (events + 1) / 2
-    return above / (events * others)
+    return metrics.auc(y, scores) if metrics.both_classes(y) else float("nan")
 
 
 def _comparable(

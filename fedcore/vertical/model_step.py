@@ -8,6 +8,7 @@ own.npz        at the label holder: scores of the model on its own columns, for 
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -277,14 +278,15 @@ def _split_network(party: Party, settings: SplitNetwork) -> None:
     table, train = party.table, party.table.rows(TRAIN)
     x = filled(table)[train]
     if party.holds:
-        part = fit_label_holder(
-            party.to_partners, x, _label(table)[train], settings, party.job.seed, party.watch
-        )
+        # Who knows the top half's start reads more out of gradients, so that it is not the job's seed.
+        seed = secrets.randbits(63)
+        part = fit_label_holder(party.to_partners, x, _label(table)[train], settings, seed, party.watch)
     else:
         # Halves of the same width must not begin alike.
         seed = party.job.seed + 1 + party.job.partners.index(party.name)
         part = fit_partner(party.to_holder, x, settings, seed, party.watch)
     part.save(party.folder)
+    whom = {-1: "all partners together", **dict(enumerate(party.job.partners))}
     write_json(
         party.folder / MODEL_FILE,
         {
@@ -293,8 +295,9 @@ def _split_network(party: Party, settings: SplitNetwork) -> None:
             "trace_name": "training loss" if part.losses else "",
             "attacks": [
                 {
-                    "attack": f"{leak.attack}, partner {leak.partner + 1}",
-                    "auc": leak.protected,
+                    "attack": f"{leak.attack}, {whom[leak.partner]}",
+                    # Over all epochs is what a partner has in the end.
+                    "auc": max(leak.protected, leak.accumulated),
                     "note": str(leak),
                 }
                 for leak in part.leaks

@@ -71,7 +71,8 @@ def merge(
     rising, cuts = _rising(rate, value, max_bins)
     falling, other_cuts = _rising(-rate, value, max_bins)
     bounds = other_cuts if falling > rising + _EQUAL else cuts
-    return tuple(tuple(int(each) for each in place[low:high]) for low, high in pairwise(bounds))
+    # In order inside a bin, whose bad rates would else be told one after the other.
+    return tuple(tuple(sorted(int(each) for each in place[low:high])) for low, high in pairwise(bounds))
 
 
 def _rising(rate: Floats, value: Floats, max_bins: int) -> tuple[float, list[int]]:

@@ -52,9 +52,7 @@ def report(party: Party) -> None:
     party.watch("writing the report", 0, 0)
     hashes = dict(party.hashes)
     for name in party.job.models:
-        digest = _package(party, name)
-        if digest:
-            hashes[f"model {name}"] = digest
+        hashes[f"model {name}"] = _package(party, name)
     found = result_of(party, hashes)
     write_json(party.folder / RESULT, found.as_dict())
     write_report(party.folder, found)
@@ -167,6 +165,8 @@ def _variables(party: Party, parts: Mapping[str, npt.NDArray[np.intp]]) -> tuple
                 vif=vif,
                 kept=each.name in selection.kept,
                 reason=selection.reasons.get(each.name, ""),
+                # Of categories no line is drawn: they have no order.
+                regular=each.regular if each.ordered else 0,
             )
         )
     return tuple(found)
@@ -300,30 +300,35 @@ def _costs(party: Party) -> list[results.StepCost]:
 
 
 def _package(party: Party, name: str) -> str:
-    """Keep what the party scores new customers with; SHA-256 of it, empty for a network, whose half is in its step."""
-    from fedcore.vertical.package import About, Package, save_package
+    """Keep what the party scores new customers with; SHA-256 of it."""
+    from fedcore.vertical.network_part import Network
+    from fedcore.vertical.package import About, Kind, Package, save_package
+    from fedcore.vertical.split_part import SplitPart
 
     settings, job = party.job.models[name], party.job
-    if isinstance(settings, SplitNetwork):
-        return ""
     folder = party.state.of(MODEL + name)
     carded = isinstance(settings, Logistic) and settings.scorecard is not None
-    content = read_json(folder / (CARD if carded else PART))
-    own = job.parties[party.name]
-    if carded:
-        columns = [each["name"] for each in content["variables"]]
+    arrays: Mapping[str, npt.NDArray[Any]] = {}
+    kind: Kind = "scorecard" if carded else "linear"
+    if isinstance(settings, SplitNetwork):
+        network = Network(SplitPart.load(folder), tuple(party.table.columns))
+        content, columns, arrays = network.as_dict(), list(network.columns), network.half.arrays
+        kind = "split-network"
     else:
-        columns = (
-            list(content["columns"])
-            if "columns" in content
-            else [each["column"] for each in content["terms"]]
-        )
+        content = read_json(folder / (CARD if carded else PART))
+        if carded:
+            columns = [each["name"] for each in content["variables"]]
+        elif isinstance(settings, Boosting):
+            columns, kind = list(content["columns"]), "boosting"
+        else:
+            columns = [each["column"] for each in content["terms"]]
+    own = job.parties[party.name]
     about = About(
         party=party.name,
         role="label holder" if party.holds else "partner",
         run=party.run,
         model=name,
-        kind="boosting" if isinstance(settings, Boosting) else "scorecard" if carded else "linear",
+        kind=kind,
         holder=job.label.party,
         partners=job.partners,
         purpose=job.purpose,
@@ -333,4 +338,4 @@ def _package(party: Party, name: str) -> str:
         columns=tuple(columns),
         inputs=dict(party.hashes),
     )
-    return save_package(party.folder / PACKAGES / name, Package(about, content), party.identity)
+    return save_package(party.folder / PACKAGES / name, Package(about, content, arrays), party.identity)

@@ -118,7 +118,9 @@ def _variables(result: PartyResult) -> dict[str, Sheet]:
     }
     if result.correlations is not None:
         names, values = result.correlations.names, result.correlations.values
-        rows: list[Sequence[Cell]] = [[name, *line.tolist()] for name, line in zip(names, values, strict=True)]
+        rows: list[Sequence[Cell]] = [
+            [name, *line.tolist()] for name, line in zip(names, values, strict=True)
+        ]
         found["correlations"] = Sheet(("variable", *names), rows)
     return found
 

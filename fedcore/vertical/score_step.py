@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from crypto.channel import recv_array
-from crypto.errors import ProtocolError
 from fedcore.jobs.vertical import Boosting, Logistic
 from fedcore.vertical.linear_part import LinearPart, mean_of
 from fedcore.vertical.model_step import CARD, PART, filled
@@ -28,7 +27,6 @@ from fedcore.vertical.steps import MODEL
 
 SCORES = "scores.npz"
 STEP = "score.part"
-_LARGEST = 2**53
 
 Floats = npt.NDArray[np.float64]
 
@@ -79,13 +77,9 @@ def _summed(party: Party, own: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] |
     if not party.holds:
         party.to_holder.send(STEP, np.ascontiguousarray(own, dtype="<i8"))
         return None
-    total = own.copy()
-    for name, channel in zip(party.job.partners, party.to_partners, strict=True):
-        part = recv_array(channel, STEP, "<i8", len(own))
-        if len(part) and int(np.abs(part.astype(np.float64)).max()) >= _LARGEST:
-            raise ProtocolError(f"a part of a score of {name} is beyond what any model gives", step=STEP)
-        total += part
-    return total
+    from fedcore.vertical.scoring import summed
+
+    return summed([own, *(recv_array(channel, STEP, "<i8", len(own)) for channel in party.to_partners)])
 
 
 def _trees(party: Party, told: dict[str, Any]) -> Floats | None:

@@ -205,7 +205,7 @@ class Scorer:
         if isinstance(part, Adds):
             own = part.score(table)
             answers, unknown = self._ask(items, 1 + rows)
-            return Scores(_named(part, _sum([own, *(answer[1:] for answer in answers)])), unknown)
+            return Scores(_named(part, summed([own, *(answer[1:] for answer in answers)])), unknown)
         prepared: Any = part.prepared(table)
         _, unknown = self._ask(items, 1)
         return Scores(part.joint([self.channels[name] for name in unknown], prepared), unknown)
@@ -318,7 +318,7 @@ def _named(part: Adds, total: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[An
     return {"score": total, "expected": 1 / (1 + np.exp(-part.log_odds(total)))}
 
 
-def _sum(parts: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+def summed(parts: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
     """All parts together; a partner's numbers that would overflow are refused rather than turned round."""
     total = np.zeros(len(parts[0]), dtype=np.int64)
     for part in parts:

@@ -143,7 +143,7 @@ def read_merged(data: memoryview, fine: Sequence[Fine]) -> list[Merged]:
             if not np.isfinite([*each.woe, each.iv]).all():
                 raise ValueError("a number is not finite")
             merged.append(each)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ProtocolError(
             f"what came of variable {len(merged)} does not fit it ({error}); the label holder does not follow the "
             "protocol",
@@ -155,7 +155,7 @@ def read_merged(data: memoryview, fine: Sequence[Fine]) -> list[Merged]:
 def _json_list(data: memoryview, step: str) -> list[Any]:
     try:
         found = json.loads(bytes(data))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProtocolError(
             "what came is no JSON; run the same version of fedcore at both", step=step
         ) from error

@@ -203,7 +203,9 @@ def test_unknown_kind_names_those_of_this_version(folder: Path) -> None:
     assert only(folder, JOB.replace("train", "trian", 1)) == (
         'a.yaml:1: kind: the text "trian" is not a kind of job; did you mean "train"? allowed: psi, train, vertical'
     )
-    assert only(folder, "kind: graph\nparties: {}\n").endswith("is not a kind of job; allowed: psi, train, vertical")
+    assert only(folder, "kind: graph\nparties: {}\n").endswith(
+        "is not a kind of job; allowed: psi, train, vertical"
+    )
 
 
 def test_misspelt_kind_is_still_a_job(folder: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from crypto.bfv.products import MODULUS
 from crypto.errors import ProtocolError
+from fedcore.errors import DataError
 from fedcore.vertical.correlation import (
     MOST_VIF,
     correlate_label_holder,
@@ -58,6 +59,15 @@ def test_a_party_without_columns_has_no_correlations(own: int, others: int) -> N
     holder, partner = both(np.ones((50, own)), np.arange(50.0 * others).reshape(50, others))
     between, among = ok(holder)
     assert between.shape == (own, others) and among.shape == (others, others) == ok(partner).shape
+
+
+def test_so_few_rows_that_values_could_be_solved_are_refused_by_both() -> None:
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(size=(79, 3)), (draw.random((79, 1)) < 0.5).astype(float)
+    for each in both(x, y):
+        with pytest.raises(DataError, match=r"79 training rows for 3 columns .* so 80 are needed"):
+            ok(each)
+    ok(both(np.vstack([x, x[:1]]), np.vstack([y, y[:1]]))[0])
 
 
 @pytest.mark.parametrize("step", ["correlation.products", "correlation.shares"])

@@ -86,6 +86,42 @@ def test_a_batch_with_fewer_rows_than_columns_is_refused_with_the_reason() -> No
     refused(two(job(batch=7)), JobError, "solve the change of its weights")
 
 
+def test_rows_of_which_columns_of_two_values_could_be_solved_are_refused() -> None:
+    # Seven columns with the intercept.
+    refused(two(job(), X[:139], LABEL[:139]), DataError, "139 rows for 7 columns .* at least 140")
+    ok(two(job(iterations=1), X[:140], LABEL[:140]))
+
+
+def test_an_information_matrix_that_could_be_solved_for_each_row_is_refused() -> None:
+    x = np.random.default_rng(4).normal(size=(300, 13))
+    y = LABEL[:300]
+    found = two(job(p_values=True), x, y, cut=12)
+    refused(found, DataError, "300 rows for 91 pairs .* at least 364")
+    ok(two(job(iterations=1), x, y, cut=12))
+
+
+def test_second_moments_are_opened_over_all_blocks_together() -> None:
+    seen: list[str] = []
+
+    def watched(channel: Any) -> Any:
+        real = channel.recv
+        channel.recv = lambda step, **more: (seen.append(step), real(step, **more))[1]
+        return channel
+
+    ok(two(job(batch=200, iterations=1), wrap=watched))
+    assert seen.count("glm.crossed-share") == 1
+    # Products are protected block by block: three blocks, three columns of the label holder.
+    assert seen.count("glm.crossed") == 9
+
+
+@pytest.mark.parametrize("told", [b'{"columns": Infinity}', b"[" * 4000, b'{"columns": 0}', b"[1]"])
+def test_settings_that_are_none_are_refused(told: bytes) -> None:
+    here, there = ends()
+    there.send(glm_setup.STEP, told)
+    with pytest.raises(ProtocolFailed, match="settings|tells 0 columns"):
+        glm_setup.compare(here, {})
+
+
 # ---- settings -------------------------------------------------------------------------------------------------------
 
 

@@ -259,6 +259,7 @@ def changed(step: str, change: Callable[[bytes], bytes]) -> Callable[[Any], Any]
     ("change", "told"),
     [
         (lambda data: b"{", "no JSON"),
+        (lambda data: b"[" * 100_000, "no JSON"),
         (lambda data: b"{}", "no list"),
         (lambda data: b"[[true, 1, [1, 2]]]", "variable 0 is no list of bins with"),
         (lambda data: b'[["x", 1, [1, 2]]]', "variable 0 is no list of bins with"),
@@ -322,6 +323,8 @@ def test_totals_that_do_not_come_to_all_bad_rows_are_refused() -> None:
         lambda found: [[found[0][0], found[0][1][:-1], found[0][2]], *found[1:]],
         lambda found: [[found[0][0], [float("nan")] * len(found[0][1]), found[0][2]], *found[1:]],
         lambda found: [[found[0][0], found[0][1], "x"], *found[1:]],
+        lambda found: [[found[0][0], found[0][1], 10**400], *found[1:]],
+        lambda found: [[[[math.inf]], found[0][1], found[0][2]], *found[1:]],
         lambda found: [7],
     ],
 )
