@@ -316,7 +316,11 @@ def table(model: type[BaseModel]) -> str:
             continue
         key = info.alias or name
         linked = _linked(annotations[key])
-        meaning = meanings.get(key) or meanings.get(name) or (f"See [{linked}](#{anchor(linked)})." if linked else "")
+        meaning = (
+            meanings.get(key)
+            or meanings.get(name)
+            or (f"See [{linked}](#{anchor(linked)})." if linked else "")
+        )
         if not meaning:
             raise ValueError(f"{model.__name__}.{name} has no meaning; add it to the Args: of its docstring")
         cells = (f"`{key}`", _value(annotations[key], info), _default(info), meaning)

@@ -36,6 +36,8 @@ Floats = npt.NDArray[np.float64]
 ROWS_FOR_COLUMN = 20
 """Fewest rows for each column whose products with another party's are opened. A product with a column of two values
 tells about 12 bits and half the logarithm of the rows; the rows' values are more than that."""
+DIGITS = 6
+"""After the point, of correlations that are told."""
 _BITS = 16
 """Binary digits that standardised columns keep behind the point."""
 _BEYOND = 1e-2
@@ -144,7 +146,8 @@ def correlate_partner(channel: Channel, columns: Floats, others: int) -> Floats:
         for place in range(others):
             shares[place] = transposed_send(channel, public, matrix, "correlation.products")
     channel.send("correlation.shares", shares.astype("<u8"))
-    found = correlations(columns)
+    # Rounded: the digits beyond would tell of rows.
+    found = np.round(correlations(columns), DIGITS)
     channel.send("correlation.own", found.astype("<f8"))
     return found
 

@@ -12,11 +12,17 @@ Who learns what, besides its own weights at the end:
     everyone                       rows, numbers of columns, passes, whether the period of the mean function grew
     label holder                   the sum of sin^16 of the predictor (`links.far_series`), next to zero in range
     linear link                    the partners the power of two next to the largest label
-    only where the job asks        `tolerance`: each party the last change of its own weights, the label holder the
-                                   largest of each party; `sign`: each party its own weights and slopes after each fit,
-                                   the label holder and the first partner which weights are held at zero;
-                                   `early_stop`: the label holder the loss on the test rows after each pass;
+    only where the job asks        `tolerance`: each party its own weights after each pass, the label holder the
+                                   largest change of each party; `sign`: each party its own weights and slopes after
+                                   each fit, the label holder and the first partner which weights are held at zero;
+                                   `early_stop`: the label holder the loss on the test rows after each pass, the first
+                                   partner whether it was the least so far;
                                    `p_values`: the label holder the information matrix, a partner its own variances
+
+What follows from that: c gives the first partner the number of events with `class_weight`, and the mean with the Poisson
+link. With the linear link second moments, own weights and labels are linear equations, from which a label holder with as
+many columns as the partner solves the partner's weights. Over few rows moments could be solved for columns of few
+values, and the information matrix for the prediction of each row: such are refused (`glm_setup.check_rows`).
 
 Weights, predictors and residuals stay shared. Assumption: ring learning with errors; parties follow the protocol, and
 label holder and partner do not put their shares together. Local truncation fails with a probability of at most 1e-5 for

@@ -56,7 +56,15 @@ from fedcore.vertical.glm_pass import (
     holder_predictor,
     holder_residual,
 )
-from fedcore.vertical.glm_setup import agreed, blocks_of, check_rows, columns_of, holder_setup, unsupported
+from fedcore.vertical.glm_setup import (
+    agreed,
+    blocks_of,
+    check_rare,
+    check_rows,
+    columns_of,
+    holder_setup,
+    unsupported,
+)
 from fedcore.vertical.links import FAR as ONE_ROW
 from fedcore.vertical.links import LARGEST_PERIOD, LINKS, PERIOD, mean_series, slope_series
 from fedcore.vertical.sharing import Floats, Residues, minus, residues, scattered
@@ -100,16 +108,19 @@ def fit_label_holder(
         PeerLost: A partner is gone.
     """
     unsupported(settings, len(channels))
-    numbers = _with_one(columns_of(x))
+    own = columns_of(x)
+    check_rare(own)
+    numbers = _with_one(own)
     target = target_of(settings, y, len(x), weights)
     test = None
     if settings.early_stop:
         if held_out is None:
             raise JobError("early_stop: no test rows came with it", step="glm")
         test = (_with_one(columns_of(held_out[0])), held_out[1])
-    same = agreed(settings, len(x), 0 if test is None else len(test[0]))
+    test_rows = 0 if test is None else len(test[0])
+    same = agreed(settings, len(x), test_rows)
     side = holder_setup(channels, same, x.shape[1])
-    check_rows(settings, len(x), side.widths)
+    check_rows(settings, len(x), side.widths, test_rows)
     fit = _Fitting(side, settings, watch, target, numbers, test)
     fit.run()
     return fit.end()

@@ -45,6 +45,7 @@ from fedcore.vertical.glm_pass import (
 from fedcore.vertical.glm_setup import (
     agreed,
     blocks_of,
+    check_rare,
     check_rows,
     columns_of,
     first_setup,
@@ -85,20 +86,22 @@ def fit_partner(
     """
     unsupported(settings, 1 + len(others) if first else 2)
     numbers = columns_of(x)
+    check_rare(numbers)
     blocks = [block_of(numbers[each]) for each in blocks_of(len(x), settings.batch)]
     if settings.early_stop and held_out is None:
         raise JobError("early_stop: no test rows came with it", step="glm")
     test = block_of(columns_of(held_out)) if settings.early_stop and held_out is not None else None
-    same = agreed(settings, len(x), 0 if test is None else len(test.numbers))
+    test_rows = 0 if test is None else len(test.numbers)
+    same = agreed(settings, len(x), test_rows)
     orders = Orders(channel, settings, len(blocks))
     if first:
         side = first_setup(channel, others, same, x.shape[1])
-        check_rows(settings, len(x), side.widths)
+        check_rows(settings, len(x), side.widths, test_rows)
         return _First(side, settings, watch, blocks, test, orders).run()
     if to_first is None:
         raise JobError("a further partner has a channel to the first partner, none was given", step="glm")
     other, first_key, widths = other_setup(channel, to_first, same, x.shape[1])
-    check_rows(settings, len(x), widths)
+    check_rows(settings, len(x), widths, test_rows)
     unit = _unit(channel)
     other_moments(other, blocks, first_key, widths)
     held = np.zeros(x.shape[1], dtype=np.bool_)

@@ -22,7 +22,8 @@ from crypto.bfv.products import MATRICES, MODULUS, ROWS
 from crypto.bfv.ring import Ring
 from crypto.channel import Channel
 from fedcore.errors import DataError, JobError, ProtocolFailed
-from fedcore.jobs.vertical import Logistic
+from fedcore.jobs.vertical import FEWEST, Logistic
+from fedcore.vertical.correlation import ROWS_FOR_COLUMN
 from fedcore.vertical.glm_pass import (
     COLUMN_BITS,
     EXTRA,
@@ -41,6 +42,8 @@ MOST_ROWS = 1 << 22
 """Sums over rows in 64 bits hold that many."""
 SPARE_ROWS = 10
 """Rows of a step beyond the number of all columns."""
+ROWS_FOR_PAIR = 4
+"""Rows for each opened sum over rows of 9 bits each, weighted with products of 6 bits after the point."""
 _LIMIT = 4096
 STEP = "glm.settings"
 
@@ -71,7 +74,7 @@ def compare(channel: Channel, same: dict[str, Any]) -> int:
     try:
         told = json.loads(raw)
         columns = int(told["columns"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise ProtocolFailed("the other party's settings are no settings", step=STEP) from None
     for key, own in same.items():
         if told.get(key) != own:
@@ -80,7 +83,7 @@ def compare(channel: Channel, same: dict[str, Any]) -> int:
                 "of fedcore at both",
                 step=STEP,
             )
-    if not 0 <= columns <= 1 << 16:
+    if not 1 <= columns <= 1 << 16:
         raise ProtocolFailed(f"the other party tells {columns} columns", step=STEP)
     return columns
 
@@ -179,6 +182,25 @@ def columns_of(x: Floats) -> npt.NDArray[np.int64]:
     return fixed(x, COLUMN_BITS)
 
 
+def check_rare(numbers: npt.NDArray[np.int64]) -> None:
+    """Refuse a column that sets few rows apart, since second moments and weights would tell about these.
+
+    Args:
+        numbers: Own columns of the training rows, (n, d).
+
+    Raises:
+        DataError: In a column that is not constant fewer than `FEWEST` rows differ from the commonest value.
+    """
+    for j in range(numbers.shape[1]):
+        apart = len(numbers) - int(np.unique(numbers[:, j], return_counts=True)[1].max())
+        if 0 < apart < FEWEST:
+            raise DataError(
+                f"column {j} has one value but for fewer than {FEWEST} rows, about which the other party would learn; "
+                "leave it out, or bin it",
+                step="glm",
+            )
+
+
 def blocks_of(rows: int, batch: int | None) -> list[slice]:
     """Rows of each step of a pass: all, or as many as a batch has or a few more."""
     count = max(1, rows // (batch or rows))
@@ -186,24 +208,40 @@ def blocks_of(rows: int, batch: int | None) -> list[slice]:
     return [slice(low, high) for low, high in itertools.pairwise(ends)]
 
 
-def check_rows(settings: Logistic, rows: int, widths: Sequence[int]) -> None:
+def check_rows(settings: Logistic, rows: int, widths: Sequence[int], test_rows: int = 0) -> None:
     """Refuse steps of so few rows that what is opened could be solved for them.
 
     Raises:
         JobError: The batch is too small.
-        DataError: The rows are too few.
+        DataError: The rows are too few, for the second moments or for the information matrix.
     """
-    needed = sum(widths) + SPARE_ROWS
-    if settings.batch is not None and min(settings.batch, rows) < needed:
+    columns = sum(widths)
+    least = columns + SPARE_ROWS
+    if settings.batch is not None and min(settings.batch, rows) < least:
         raise JobError(
-            f"batch: {settings.batch} rows for {sum(widths)} columns; from that few rows a party could solve the "
-            f"change of its weights for the other's residuals, so at least {needed} are needed",
+            f"batch: {settings.batch} rows for {columns} columns; from that few rows a party could solve the "
+            f"change of its weights for the other's residuals, so at least {least} are needed",
             step="glm",
         )
+    needed = ROWS_FOR_COLUMN * columns
     if rows < needed:
         raise DataError(
-            f"{rows} rows for {sum(widths)} columns; the table of second moments that is opened could be solved for "
+            f"{rows} rows for {columns} columns; the table of second moments that is opened could be solved for "
             f"the other party's values, so at least {needed} are needed",
+            step="glm",
+        )
+    if settings.early_stop and test_rows < ROWS_FOR_COLUMN:
+        raise DataError(
+            f"early_stop: {test_rows} test rows; their loss, which is opened after each pass, would tell about single "
+            f"ones, so at least {ROWS_FOR_COLUMN} are needed",
+            step="glm",
+        )
+    # The label holder knows the products of its own columns in pairs, and learns their sums weighted by row.
+    pairs = widths[0] * (widths[0] + 1) // 2
+    if settings.p_values and rows < ROWS_FOR_PAIR * pairs:
+        raise DataError(
+            f"p_values: {rows} rows for {pairs} pairs of the label holder's columns; the information matrix that is "
+            f"opened could be solved for the prediction of each row, so at least {ROWS_FOR_PAIR * pairs} are needed",
             step="glm",
         )
 

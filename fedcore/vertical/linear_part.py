@@ -1,6 +1,8 @@
 """One party's part of a linear predictor: what its columns add to a row, as a whole number of 2^-32.
 
-Parts of several parties are added as they are: whole numbers, so that the sum does not depend on their order.
+Parts of several parties are added as they are: whole numbers, so that the sum does not depend on their order. Where the
+predictor is a logarithm (logistic, Poisson), a part is rounded to 2^-8: exact parts would tell whoever knows the weights
+of the bins which bins a row is in, nearly always; rounded ones do so for few rows, and change odds by 0.2 % for a party.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from fedcore.vertical.table import Table
 
 FRACTION = 32
 """Bits after the point."""
+COARSE = 8
+"""Bits after the point that are told, where the predictor is a logarithm."""
 _LARGEST = 2.0**20
 """Of one party's part, in size; far beyond any log-odds, and sums of hundreds of parties still fit 64 bits."""
 
@@ -79,7 +83,7 @@ class LinearPart:
     link: Literal["logistic", "linear", "poisson"] = "logistic"
 
     def score(self, table: Table) -> npt.NDArray[np.int64]:
-        """The part of each row, int64 [n], in units of 2^-32.
+        """The part of each row, int64 [n], in units of 2^-32, rounded to 2^-8 but for the linear link.
 
         Raises:
             DataError: A column is not there or has values that cannot be scored, or a part is too large.
@@ -93,7 +97,8 @@ class LinearPart:
             raise DataError(
                 f"a row's part of the predictor is beyond {_LARGEST:.0f}; its values are far outside those of the training"
             )
-        return np.rint(total * 2.0**FRACTION).astype(np.int64)
+        told = FRACTION if self.link == "linear" else COARSE
+        return np.rint(total * 2.0**told).astype(np.int64) << (FRACTION - told)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -1,12 +1,15 @@
 """Step `score`: joint scores of all rows at the label holder, for each model, to judge it by.
 
     score.part    8 n bytes   partner, label holder   of a linear model: what the partner's columns add to each row, in points
-                                                      where the job asks for a scorecard, else in units of 2^-32
+                                                      where the job asks for a scorecard, else in units of 2^-32,
+                                                      rounded to 2^-8 but for the linear link
     boost.sides, split.*                              of trees and networks: see `fedcore.vertical.boosting.predict` and
                                                       `fedcore.vertical.split_network`
 
 Who learns what. The label holder learns the partner's part of each row's score, of training, test and out-of-time rows. With few
-columns a part tells their bins; points are coarser than 2^-32. The partner learns nothing.
+columns a part tells their bins. An exact part would mostly tell all bins of a row, however many columns there are, since
+the label holder knows the weights of evidence and can solve for the coefficients; points and rounded parts tell less. The
+partner learns nothing.
 """
 
 from __future__ import annotations

@@ -10,15 +10,15 @@ One channel to each partner, over which any number of requests go, one after ano
     hello, split.predict                      both ways        `split-network`: see `fedcore.vertical.split_messages`
 
     scorecard   a part is the sum of the partner's points; the score is the sum of all parts and of the own points
-    linear      a part is what the partner's columns add to the linear predictor, in units of 2^-32
+    linear      a part is what the partner's columns add to the linear predictor: see `fedcore.vertical.linear_part`
     boosting    one bit for each of the partner's splits and row
     split-network   the partner's activations of each row
 
 WHO LEARNS WHAT. A partner learns which customers are asked for and when: a key is a hash of 128 bits, which whoever
 has a list of customers, or can try all numbers of a kind, turns back. It learns no score and no column of the label
 holder. The label holder learns the partner's part of each score: with `scorecard` a whole number, which few
-combinations of bins give and which, with few variables, tells the bins; with `linear` the same at 32 bits after the
-point, which mostly tells all bins, or with one column on values the value itself; with `boosting` the bits; with
+combinations of bins give and which, with few variables, tells the bins; with `linear` the same at 8 bits after the
+point (at 32 with the linear link, which mostly tells all bins, or with one column on values the value itself); with `boosting` the bits; with
 `split-network` the activations, from which it may rebuild columns. And it
 learns how many of the customers in a request the partner does not have: in a request of one, whether it has that one.
 A customer that a partner does not have is scored as if all of its values were missing. Nothing here bounds how many

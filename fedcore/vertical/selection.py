@@ -64,6 +64,8 @@ __all__ = [
 ]
 
 VERSION = 1
+_LARGEST_INDEX = 1e300
+"""A whole number beyond it may be no float."""
 _CURES = {
     **dict.fromkeys(
         ("train", "test", "out_of_time"), "both sides need the same rows in the same order: match them again"
@@ -174,7 +176,9 @@ def select_partner(
     numbered = sorted(result.variables, key=lambda each: each.number or 0)
     moved = stability(table, result)
     _agree(channel, "partner", table, settings)
-    channel.send("select.stability", json.dumps([moved[each.name] for each in numbered]).encode())
+    # Rounded: the digits beyond would tell of single rows.
+    told = [{part: round(value, 4) for part, value in moved[each.name].items()} for each in numbered]
+    channel.send("select.stability", json.dumps(told).encode())
     left, others, some = _read_left(channel.recv("select.left", limit=LIMIT), len(numbered))
     if not some:
         early = [each for each in (alone(v, moved[v.name], settings) for v in numbered) if each]
@@ -314,7 +318,7 @@ def _read_stability(
     for each in found:
         if not isinstance(each, dict) or list(each) != parts:
             raise _unreadable(step)
-        if not all(isinstance(index, float | int) and 0 <= index < np.inf for index in each.values()):
+        if not all(isinstance(index, float | int) and 0 <= index < _LARGEST_INDEX for index in each.values()):
             raise _unreadable(step)
     return {each.name: told for each, told in zip(variables, found, strict=True)}
 
@@ -367,7 +371,7 @@ def _read_kept(data: memoryview, names: Sequence[str]) -> list[Removed]:
 def _json(data: memoryview, step: str) -> Any:
     try:
         return json.loads(bytes(data))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _unreadable(step) from error
 
 

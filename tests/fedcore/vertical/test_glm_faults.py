@@ -78,6 +78,19 @@ def test_a_constant_column_gets_no_weight_with_a_penalty() -> None:
     assert ok(two(job(), x))[1].coefficients[-1] == pytest.approx(0, abs=1e-5)
 
 
+@pytest.mark.parametrize("column", [0, 4])
+@pytest.mark.parametrize("fits", [False, True])
+def test_a_column_that_sets_few_rows_apart_is_refused_at_either_party(column: int, fits: bool) -> None:
+    x = X.copy()
+    x[:, column] = -0.1
+    x[: 5 if fits else 4, column] = 10.0
+    found = two(job(iterations=1), x)
+    if fits:
+        ok(found)
+    else:
+        refused(found, DataError, "fewer than 5 rows")
+
+
 def test_fewer_rows_than_columns_are_refused_with_the_reason() -> None:
     refused(two(job(), X[:16], LABEL[:16]), DataError, "could be solved")
 
@@ -88,7 +101,7 @@ def test_a_batch_with_fewer_rows_than_columns_is_refused_with_the_reason() -> No
 
 def test_rows_of_which_columns_of_two_values_could_be_solved_are_refused() -> None:
     # Seven columns with the intercept.
-    refused(two(job(), X[:139], LABEL[:139]), DataError, "139 rows for 7 columns .* at least 140")
+    refused(two(job(), X[:139], LABEL[:139]), DataError, r"139 rows for 7 columns.* at least 140")
     ok(two(job(iterations=1), X[:140], LABEL[:140]))
 
 
@@ -96,8 +109,13 @@ def test_an_information_matrix_that_could_be_solved_for_each_row_is_refused() ->
     x = np.random.default_rng(4).normal(size=(300, 13))
     y = LABEL[:300]
     found = two(job(p_values=True), x, y, cut=12)
-    refused(found, DataError, "300 rows for 91 pairs .* at least 364")
+    refused(found, DataError, r"300 rows for 91 pairs .* at least 364")
     ok(two(job(iterations=1), x, y, cut=12))
+
+
+def test_a_loss_over_few_test_rows_is_not_opened() -> None:
+    found = two(job(early_stop=True), held_out=(X[:19], LABEL[:19]))
+    refused(found, DataError, "19 test rows")
 
 
 def test_second_moments_are_opened_over_all_blocks_together() -> None:
@@ -105,7 +123,12 @@ def test_second_moments_are_opened_over_all_blocks_together() -> None:
 
     def watched(channel: Any) -> Any:
         real = channel.recv
-        channel.recv = lambda step, **more: (seen.append(step), real(step, **more))[1]
+
+        def recv(step: str, **more: Any) -> Any:
+            seen.append(step)
+            return real(step, **more)
+
+        channel.recv = recv
         return channel
 
     ok(two(job(batch=200, iterations=1), wrap=watched))
@@ -118,7 +141,7 @@ def test_second_moments_are_opened_over_all_blocks_together() -> None:
 def test_settings_that_are_none_are_refused(told: bytes) -> None:
     here, there = ends()
     there.send(glm_setup.STEP, told)
-    with pytest.raises(ProtocolFailed, match="settings|tells 0 columns"):
+    with pytest.raises(ProtocolFailed, match=r"settings|tells 0 columns"):
         glm_setup.compare(here, {})
 
 

@@ -149,8 +149,16 @@ def test_a_joint_linear_predictor_is_that_of_all_columns_together() -> None:
     calls = np.nan_to_num((COLUMNS[TELECOM]["calls"] - 0.1) / 2 * 0.3)
     plan = [0.7 * {"a": 0.5, "b": -0.25, None: 1.0}[each] for each in COLUMNS[TELECOM]["plan"]]
     wanted = -1.25 + (COLUMNS[BANK]["income"] - 0.1) / 2 * 0.3 + calls + plan
-    assert found.values["predictor"] == pytest.approx(wanted, abs=1e-9)
-    assert found.values["expected"] == pytest.approx(1 / (1 + np.exp(-wanted)), abs=1e-9)
+    # Each of the two parts is rounded to 2^-8.
+    assert found.values["predictor"] == pytest.approx(wanted, abs=2 * 2**-9)
+    assert found.values["expected"] == pytest.approx(1 / (1 + np.exp(-wanted)), abs=2**-10)
+
+
+@pytest.mark.parametrize(("link", "digits"), [("logistic", 8), ("poisson", 8), ("linear", 32)])
+def test_a_part_of_log_odds_is_told_to_eight_digits_and_an_amount_exactly(link: Any, digits: int) -> None:
+    exact = LinearPart(linear(TELECOM).terms, link=link).score(table(TELECOM))
+    assert (exact % 2 ** (32 - digits) == 0).all()
+    assert len(np.unique(exact)) > 1 and (digits == 8 or (exact % 2**24 != 0).any())
 
 
 def test_a_joint_ensemble_walks_both_parties_splits() -> None:
