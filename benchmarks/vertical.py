@@ -22,14 +22,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
+import yaml
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import train_test_split
 
-from benchmarks.common import SIDES, WORK, Figure, Report, Target, machine, parser, progress, ratio
+from benchmarks.common import ROOT, SIDES, WORK, Figure, Report, Target, machine, parser, progress, ratio
 from benchmarks.measure import MeasurementFailed, middle, tail, use_cores
 from benchmarks.psi import _free_ports
 from examples.bank_risk.customers import invented, uci
+from examples.bank_risk.run import PARTIES, reports
 from fedcore.trust.identity import new_identity
 
 LINE, LATENCY = 100e6, 0.020
@@ -73,6 +76,7 @@ def main(arguments: list[str] | None = None) -> Report:
     plain = _plain(given)
     _linear(given, joined, folder, plain, report)
     _trees(given, joined, folder, plain, report)
+    _whole(given, folder / "example", report)
     report.tell(given.json)
     return report
 
@@ -231,6 +235,80 @@ def _lightgbm(
     found = float(roc_auc_score(y[test], made.predict(codes[test].astype(float))))
     report.figures.append({"part": "boosting", "what": f"{name}, {lightgbm.__version__}", "test AUC": found})
     return found
+
+
+# ---- the example, and new customers ---------------------------------------------------------------------------------
+
+
+def _whole(given: Any, folder: Path, report: Report) -> None:
+    """The example in one command, then scores of new customers from a party that serves its part."""
+    progress("the bank example, from two files to two reports", given.json)
+    start = time.perf_counter()
+    _command([str(ROOT / "examples" / "bank_risk" / "run.py"), "--folder", str(folder)])
+    seconds = time.perf_counter() - start
+    progress("scores of new customers", given.json)
+    keys = {name: new_identity(folder / f"{name}.key", name).public_line for name in PARTIES}
+    for name in PARTIES:
+        file = folder / f"{name}.yaml"
+        told = yaml.safe_load(file.read_text())
+        told["identity"] = f"{name}.key"
+        told["peers"] = {other: {"public_key": key} for other, key in keys.items() if other != name}
+        file.write_text(yaml.safe_dump(told))
+    rows = pq.read_table(folder / "data" / "bank.parquet").drop_columns(["default_90d"])
+    pq.write_table(rows, folder / "new.parquet")
+    models = {name: path.parent / "packages" / "champion" for name, path in reports(folder).items()}
+    address = f"127.0.0.1:{_free_ports(1)[0]}"
+    fedcore = ["-m", "fedcore"]
+    # The run was on one machine and had no keys to seal its models with.
+    serving = [*fedcore, "serve", str(folder / "telecom-b.yaml"), "--model", str(models["telecom-b"])]
+    with (folder / "serve.log").open("wb") as log:
+        served = subprocess.Popen(
+            [sys.executable, *serving, "--listen", address, "--unsigned"],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        asking = [
+            *fedcore,
+            "score",
+            str(folder / "bank-a.yaml"),
+            "--model",
+            str(models["bank-a"]),
+            "--at",
+            address,
+        ]
+        asking += ["--in", str(folder / "new.parquet"), "--out", str(folder / "scores.csv"), "--unsigned"]
+        told = json.loads(_command([*asking, "--single", "2000", "--json"]))
+    finally:
+        served.kill()
+        served.wait()
+    report.figures += [
+        {
+            "part": "the example",
+            "what": f"{rows.num_rows:,} customers, one command, embedded",
+            "seconds": seconds,
+        },
+        {
+            "part": "new customers",
+            "what": "scorecard, one at a time over gRPC with TLS",
+            "requests": told["single"]["requests"],
+            "p50 ms": told["single"]["p50_ms"],
+            "p99 ms": told["single"]["p99_ms"],
+        },
+    ]
+    report.targets.append(Target("the example, from two files to reports: seconds", seconds, at_most=300))
+
+
+def _command(words: list[str]) -> str:
+    """Run Python with these words; what it printed.
+
+    Raises:
+        MeasurementFailed: It failed.
+    """
+    ended = subprocess.run([sys.executable, *words], capture_output=True, text=True)
+    if ended.returncode != 0:
+        raise MeasurementFailed(f"{' '.join(words)} failed:\n{(ended.stdout + ended.stderr)[-2000:]}")
+    return ended.stdout
 
 
 # ---- phe, and two processes -----------------------------------------------------------------------------------------
