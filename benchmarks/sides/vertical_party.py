@@ -52,6 +52,7 @@ def main(plan: dict[str, Any]) -> None:
         found["cpu"] = sum(process.cpu_times()[:2]) - cpu
         counters = channel.counters
         found["bytes"] = [counters.sent.bytes, counters.received.bytes]
+        found["messages"] = counters.sent.messages
         # The other may still wait for its last message.
         channel.send("bench.end", b"")
         channel.recv("bench.end", size=0)
