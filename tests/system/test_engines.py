@@ -183,6 +183,7 @@ def test_a_participant_killed_in_training_is_lost_over_plain_messages_and_the_ot
     ]
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_a_deployed_run_and_it_resumes(study: Study, federation: LoadedFederation) -> None:
     clear_gate(study)
     study.job = held_job(study, after=1, rounds=2, deadline=90, evaluation="{every: 2}")

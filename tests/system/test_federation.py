@@ -305,6 +305,7 @@ def test_down_after_a_killed_keeper_leaves_no_process(federation: LoadedFederati
     assert status(federation)["status"] == "down"
 
 
+@pytest.mark.slow
 def test_run_that_is_killed_takes_its_own_federation_with_it(
     federation: LoadedFederation, app: Path, tmp_path: Path
 ) -> None:
