@@ -35,7 +35,7 @@ from flwr.serverapp import Grid
 from fedcore.coordinator.grids.layer import LAST_POLL, Layer
 from fedcore.errors import FedcoreError
 from fedcore.flower import NODE_UNAVAILABLE, error_reply, message_of, through_outage
-from fedcore.jobs.request import RECORD, SESSION
+from fedcore.jobs.request import MEETINGS, RECORD, SESSION
 from fedcore.participant.session import OPEN, OVER, SETTINGS
 from fedcore.peer.listening import Hall
 from fedcore.peer.messages import VERSION
@@ -224,8 +224,9 @@ class SessionGrid(Layer):
         if exchange.waiting.get(node) is not message or self._by_flower(node) or self._hall is None:
             return
         exchange.tries[node] = exchange.tries.get(node, 1) + 1
-        if not gone.again or exchange.tries[node] > TRIES:
-            reason = f"its session was lost {TRIES} times: {gone}" if gone.again else str(gone)
+        again = gone.again and message.metadata.message_type not in MEETINGS
+        if not again or exchange.tries[node] > TRIES:
+            reason = f"its session was lost {TRIES} times: {gone}" if again else str(gone)
             yield self._finished(exchange, message, error_reply(message, reason, NODE_UNAVAILABLE))
             return
         log.warning("the session of %s is lost (%s); another one is opened", self._peers[node].name, gone)

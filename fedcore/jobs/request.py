@@ -39,8 +39,12 @@ SERVE = "--fedcore-session"
 
 PARTY = "party"
 """Name of the ConfigRecord in a party's answers to a psi or vertical request; its one key is `about`, JSON."""
+INTERSECT = "query.intersect"
+"""Type of the message that has a party take part in an intersection."""
 STEP = "query.vertical"
 """Type of the message that has the parties of a vertical job do one step of it."""
+MEETINGS = (INTERSECT, STEP)
+"""Messages that have participants meet: sent once, since the others notice when one of them is gone."""
 
 VERSION = 1
 

@@ -29,7 +29,7 @@ from fedcore.coordinator.workflows.parties import (
 from fedcore.coordinator.workflows.settings import Settings
 from fedcore.errors import ProtocolFailed
 from fedcore.jobs.psi import PsiJob
-from fedcore.jobs.request import Meeting, psi_request_for
+from fedcore.jobs.request import INTERSECT, Meeting, psi_request_for
 
 _SIZES = ("rows", "items")
 _MOST_PHASES = 32
@@ -105,7 +105,7 @@ def _intersect(
     nodes = [node for node, name in names.items() if name in job.parties]
     receipts: dict[str, dict[str, Any]] = {}
     failures: dict[str, dict[str, Any]] = {}
-    for reply in grid.stream(messages_for(text, nodes, "query.intersect", job.deadline), job.deadline):
+    for reply in grid.stream(messages_for(text, nodes, INTERSECT, job.deadline), job.deadline):
         name = names[reply.metadata.src_node_id]
         if reply.has_error():
             failures[name] = failure(reply)

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from flwr.app import Message, RecordDict
 
+from fedcore.coordinator.grids.layer import Layer, polled
 from fedcore.coordinator.grids.pair import PairGrid
 from fedcore.flower import NODE_UNAVAILABLE, error_reply
 from tests.messages import message
@@ -33,10 +34,25 @@ class Scripted:
         return ready
 
 
+class Streamed(Layer):
+    """The same over a stream of its own, as sessions are."""
+
+    def stream(self, messages: Iterable[Message], timeout: float | None) -> Iterator[Message]:
+        return polled(self.below, messages, timeout)
+
+
 def replies(answers: dict[int, tuple[float, bool]], timeout: float | None) -> dict[int, Any]:
-    grid = PairGrid(Scripted(answers), last_words=0.3)  # type: ignore[arg-type]
-    asked = [message("query.intersect", node=node) for node in answers]
-    return {reply.metadata.src_node_id: reply for reply in grid.stream(asked, timeout)}
+    found = []
+    for below in (Scripted(answers), Streamed(Scripted(answers))):  # type: ignore[arg-type]
+        grid = PairGrid(below, last_words=0.3)  # type: ignore[arg-type]
+        asked = [message("query.intersect", node=node) for node in answers]
+        found.append({reply.metadata.src_node_id: reply for reply in grid.stream(asked, timeout)})
+    polled_ones, streamed = found
+    told = [
+        {node: reply.has_error() and reply.error.reason for node, reply in each.items()} for each in found
+    ]
+    assert told[0] == told[1], "however they come"
+    return polled_ones | streamed
 
 
 def test_both_are_asked_at_once_and_both_replies_come() -> None:
