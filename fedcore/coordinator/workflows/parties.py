@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -222,6 +222,37 @@ def failure(reply: Message) -> dict[str, Any]:
     except (ValueError, TypeError, AttributeError):
         found = {}
     return found if {"type", "message"} <= found.keys() else {"type": "NoReply", "message": reason}
+
+
+def receipts_of(
+    grid: EvidenceGrid,
+    messages: list[Message],
+    deadline: float,
+    names: Mapping[int, str],
+    read: Callable[[Message], dict[str, Any] | None],
+    what: str,
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """What the parties answer when they have met: receipts, and failures, by party.
+
+    Args:
+        grid: Sends the messages.
+        messages, deadline: To send, and seconds to wait.
+        names: Of the nodes.
+        read: A receipt out of a reply; None when it is none.
+        what: That a receipt is of, for people.
+    """
+    receipts: dict[str, dict[str, Any]] = {}
+    failures: dict[str, dict[str, Any]] = {}
+    for reply in grid.stream(messages, deadline):
+        name = names[reply.metadata.src_node_id]
+        if reply.has_error():
+            failures[name] = failure(reply)
+        elif (receipt := read(reply)) is not None:
+            receipts[name] = receipt
+        else:
+            why = f"its answer is no receipt of {what}; install the same version of fedcore at all parties"
+            failures[name] = {"type": "ProtocolFailed", "message": why}
+    return receipts, failures
 
 
 def messages_for(text: str, nodes: list[int], kind: str, deadline: float) -> list[Message]:

@@ -18,12 +18,12 @@ from fedcore.coordinator.grids.pair import PairGrid
 from fedcore.coordinator.workflows.parties import (
     about,
     cause,
-    failure,
     meeting_of,
     messages_for,
     nodes_of,
     number,
     offers_of,
+    receipts_of,
     recorded,
 )
 from fedcore.coordinator.workflows.settings import Settings
@@ -103,21 +103,11 @@ def _intersect(
     phase = grid.begin("intersect", 0)
     text = psi_request_for(job, settings.run, meeting).to_json()
     nodes = [node for node, name in names.items() if name in job.parties]
-    receipts: dict[str, dict[str, Any]] = {}
-    failures: dict[str, dict[str, Any]] = {}
-    for reply in grid.stream(messages_for(text, nodes, INTERSECT, job.deadline), job.deadline):
-        name = names[reply.metadata.src_node_id]
-        if reply.has_error():
-            failures[name] = failure(reply)
-            continue
-        receipt = _receipt(reply, job)
-        if receipt is None:
-            failures[name] = {
-                "type": "ProtocolFailed",
-                "message": "its answer is no receipt of an intersection; install the same version of fedcore at both",
-            }
-            continue
-        receipts[name] = receipt
+    messages = messages_for(text, nodes, INTERSECT, job.deadline)
+    receipts, failures = receipts_of(
+        grid, messages, job.deadline, names, lambda reply: _receipt(reply, job), "an intersection"
+    )
+    for name, receipt in receipts.items():
         settings.watcher.progress(name, "done", receipt["rows"], receipt["rows"])
     if failures:
         raise cause(failures, receipts)

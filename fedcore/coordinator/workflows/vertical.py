@@ -23,12 +23,12 @@ from fedcore.coordinator.workflows.parties import (
     OFFER,
     about,
     cause,
-    failure,
     meeting_of,
     messages_for,
     nodes_of,
     number,
     offers_of,
+    receipts_of,
     recorded,
 )
 from fedcore.coordinator.workflows.settings import Settings
@@ -156,21 +156,10 @@ def _step(
     """
     phase = grid.begin(OF_PARTIES + step, 0)
     text = vertical_request_for(job, settings.run, step, meetings).to_json()
-    receipts: dict[str, dict[str, Any]] = {}
-    failures: dict[str, dict[str, Any]] = {}
-    for reply in grid.stream(messages_for(text, nodes, STEP, job.deadline), job.deadline):
-        name = names[reply.metadata.src_node_id]
-        if reply.has_error():
-            failures[name] = failure(reply)
-            continue
-        receipt = _receipt(reply, step)
-        if receipt is None:
-            failures[name] = {
-                "type": "ProtocolFailed",
-                "message": "its answer is no receipt of a step; install the same version of fedcore at all parties",
-            }
-            continue
-        receipts[name] = receipt
+    messages = messages_for(text, nodes, STEP, job.deadline)
+    receipts, failures = receipts_of(
+        grid, messages, job.deadline, names, lambda reply: _receipt(reply, step), "a step"
+    )
     if failures:
         raise cause(failures, receipts, step, again="go on with the run when it is back")
     return {
