@@ -103,6 +103,12 @@ class NoPlacement(JobError):
     exit_code = 12
 
 
+class BudgetExhausted(FedcoreError):
+    """A data set's privacy budget does not reach for the request; nothing was released, nothing was charged."""
+
+    exit_code = 13
+
+
 def error_kind(name: str) -> type[FedcoreError]:
     """The class of an error that another party told by its class's name; the base where there is no such class."""
     kind = globals().get(name)

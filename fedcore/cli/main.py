@@ -58,6 +58,7 @@ COMMANDS = {
     "federation": Entry("fedcore.cli.federation:app", "Start, watch and stop a federation on this machine."),
     "participant": Entry("fedcore.cli.participant:app", "Run one site on its own machine."),
     "network": Entry("fedcore.cli.network:app", "Measure nodes, place the work, account for it."),
+    "privacy": Entry("fedcore.cli.privacy:app", "Show what was spent of a privacy budget."),
     "identity": Entry("fedcore.cli.identity:app", "Make and show keys."),
 }
 

@@ -1,0 +1,152 @@
+"""`fedcore privacy ledger`: what was spent of a data set's privacy budget, on what, and what is left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedcore.cli.output import Json, print_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fedcore.privacy.budget import Cost
+    from fedcore.privacy.ledger import Account
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Privacy budgets: what was spent, and what is left.",
+)
+
+
+@app.callback()
+def _group() -> None:
+    """Privacy budgets: what was spent, and what is left."""
+
+
+@app.command()
+def ledger(
+    file: Annotated[Path, typer.Argument(help="The ledger of a data set.", metavar="FILE")],
+    anchor: Annotated[
+        Path | None,
+        typer.Option(help="The second place of the newest hash; a ledger that was cut is found out with it."),
+    ] = None,
+    known: Annotated[
+        str | None, typer.Option(help="A hash of an entry that was kept elsewhere, 64 hex digits.")
+    ] = None,
+    delta: Annotated[
+        str | None, typer.Option(help="Also say which epsilon a budget in rho means at this delta, as 1e-6.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what was spent of a data set's privacy budget, and what is left.
+
+    Every entry is checked against the one before it. Numbers in the table are
+    rounded: spent upwards, remaining downwards; --json has them exactly.
+
+    Example: fedcore privacy ledger ledgers/lung.jsonl --anchor anchors/lung
+    """
+    from fedcore.privacy.ledger import Ledger
+
+    found = Ledger(file, anchor, known).account()
+    epsilon = None if delta is None else _epsilon(found, delta)
+    if as_json:
+        print_json(ledger_json(found, checked=anchor is not None or known is not None, epsilon=epsilon))
+        return
+    from rich.console import Console
+
+    show_ledger(found, Console(), checked=anchor is not None or known is not None, epsilon=epsilon)
+
+
+def _epsilon(found: Account, delta: str) -> float:
+    from fedcore.errors import JobError
+    from fedcore.privacy.budget import epsilon_of
+
+    if found.budget.measure != "rho":
+        raise JobError("--delta is for budgets in rho; this one is in epsilon as it stands")
+    return epsilon_of(found.spent.amount, delta, found.spent.delta)
+
+
+def ledger_json(found: Account, *, checked: bool, epsilon: float | None) -> dict[str, Any]:
+    """The ledger for machines; amounts exact, as text: a decimal, or p/q where there is none."""
+    return {
+        "data": found.data,
+        "neighbours": found.neighbours.word,
+        "measure": found.budget.measure,
+        "budget": _cost_json(found.budget),
+        "spent": _cost_json(found.spent),
+        "remaining": _cost_json(found.remaining),
+        "spent_as_epsilon": epsilon,
+        "entries": [
+            {
+                "time": each.time,
+                "request": each.request,
+                "source": each.source,
+                "what": each.what,
+                "cost": _cost_json(each.cost),
+                "digest": each.digest,
+                "answer": each.answer,
+            }
+            for each in found.charges
+        ],
+        "last": found.last,
+        "checked_against_second_place": checked,
+    }
+
+
+def _cost_json(cost: Cost) -> dict[str, str]:
+    from fedcore.privacy.exact import text
+
+    return {"amount": text(cost.amount), "delta": text(cost.delta)}
+
+
+def show_ledger(found: Account, console: Console, *, checked: bool, epsilon: float | None) -> None:
+    """The ledger for people: a row for each charge, and the sums."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from fedcore.privacy.exact import shown
+
+    measure = found.budget.measure
+    head = Text(found.data, style="bold")
+    head.append(f"  budget in {measure}, neighbours: {found.neighbours}", style="dim")
+    console.print(head)
+    deltas = any(each.cost.delta for each in found.charges) or bool(found.budget.delta)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("time", "request", "source", "what"):
+        table.add_column(name, no_wrap=name in ("time", "source"), overflow="fold")
+    for name in (measure, "delta") if deltas else (measure,):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("answer", no_wrap=True)
+
+    def numbers(cost: Cost, *, up: bool) -> list[str]:
+        return [shown(each, up=up) for each in ((cost.amount, cost.delta) if deltas else (cost.amount,))]
+
+    for each in found.charges:
+        # What others wrote is text, never markup.
+        when = each.time[:16].replace("T", " ")
+        words = [Text(word) for word in (when, each.request, each.source, each.what)]
+        table.add_row(*words, *numbers(each.cost, up=True), each.answer[:8] if each.answer else "none yet")
+    console.print(table)
+    sums = Table(box=None, show_header=False, pad_edge=False)
+    for name, cost, up in (
+        ("budget", found.budget, False),
+        ("spent", found.spent, True),
+        ("remaining", found.remaining, False),
+    ):
+        sums.add_row(Text(name, style="bold"), cost.told(up=up))
+    console.print(sums)
+    if epsilon is not None:
+        console.print(Text(f"Spent is epsilon {epsilon:.6g} at that delta, at most."))
+    if not checked:
+        console.print(
+            Text(
+                "Not compared with a second place: whether an older copy was put back is not known (--anchor, --known).",
+                style="yellow",
+            )
+        )
+    console.print(Text(f"last {found.last}", style="dim"), soft_wrap=True)
