@@ -1,0 +1,1 @@
+"""Statistics and models over sites: what a site sums, and what a sum over sites means."""
