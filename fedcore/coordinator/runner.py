@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -130,21 +130,26 @@ def _trained(job: TrainJob, settings: Settings, outcome: Outcome) -> dict[str, A
     }
 
 
+def _of_parties(
+    receipts: Mapping[str, Mapping[str, Any]], offers: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Sizes and layers of the parties that met."""
+    return [
+        {
+            "name": name,
+            **{key: receipt[key] for key in ("rows", "items", "role")},
+            "layers": offers[name]["layers"],
+        }
+        for name, receipt in receipts.items()
+    ]
+
+
 def _intersected(job: PsiJob, outcome: PsiOutcome) -> dict[str, Any]:
     receipts = outcome.receipts
     result: dict[str, Any] = {
         "status": "finished",
         "reason": None,
-        "participants": [
-            {
-                "name": name,
-                "rows": receipt["rows"],
-                "items": receipt["items"],
-                "role": receipt["role"],
-                "layers": outcome.offers[name]["layers"],
-            }
-            for name, receipt in receipts.items()
-        ],
+        "participants": _of_parties(receipts, outcome.offers),
         "meeting": {"how": outcome.meeting.how, "session": outcome.meeting.session},
         "exchanges": {
             phase.name: {
@@ -166,16 +171,7 @@ def _stepped(outcome: VerticalOutcome) -> dict[str, Any]:
     return {
         "status": "finished",
         "reason": None,
-        "participants": [
-            {
-                "name": name,
-                "rows": receipt["rows"],
-                "items": receipt["items"],
-                "role": receipt["role"],
-                "layers": outcome.offers[name]["layers"],
-            }
-            for name, receipt in last.items()
-        ],
+        "participants": _of_parties(last, outcome.offers),
         "meetings": outcome.how,
         "steps": outcome.steps,
     }

@@ -45,27 +45,9 @@ def render(result: PartyResult) -> str:
 
 
 def _sections(result: PartyResult) -> list[Markup]:
-    if result.role == PARTNER:
-        return [
-            data.match(result),
-            data.split(result),
-            variables.variables(result),
-            variables.correlations(result),
-            card.coefficients(result),
-            card.scorecards(result),
-            quality.training(result),
-            account.protocols(result),
-            account.leakage(result),
-            account.costs(result),
-            account.inputs(result),
-            account.parameters(result),
-        ]
+    of_labels = (uplift.uplift, quality.ranking, quality.deciles, uplift.challengers, quality.stability)
     return [
-        uplift.uplift(result),
-        quality.ranking(result),
-        quality.deciles(result),
-        uplift.challengers(result),
-        quality.stability(result),
+        *(part(result) for part in of_labels if result.role != PARTNER),
         data.match(result),
         data.split(result),
         variables.variables(result),
