@@ -186,16 +186,19 @@ def join(
     """
     until = time.monotonic() + deadline
     metadata = (("fedcore-frames", str(VERSION)), *metadata)
+    # The last reason that was given: the deadline may cut a later try off before it hears one.
+    told = "it was silent"
     while True:
         link, error = _attempt(open_channel, method, metadata, settings, until)
         if link is not None:
             return link
-        code, told = (error.code(), error.details() or "") if error is not None else (None, "it was silent")
-        _raise_if_final(code, told, peer)
+        if error is not None:
+            told = error.details() or ""
+            _raise_if_final(error.code(), told, peer)
         if time.monotonic() + _RETRY >= until:
             raise PeerLost(
-                f"could not be reached within {deadline:g} s, or its side refused this one's key; the last try: "
-                f"{told}. Cure: start the other side, check address, port and firewall, and compare the keys' "
+                f"could not be reached within {deadline:g} s, or its side refused this one's key; what it last "
+                f"said: {told}. Cure: start the other side, check address, port and firewall, and compare the keys' "
                 f"fingerprints",
                 party=peer,
                 step=CONNECT,

@@ -124,7 +124,7 @@ def test_a_party_may_come_again_and_gets_a_new_channel(waiting) -> None:
 def test_who_is_turned_away_has_no_channel(waiting) -> None:
     waiting.hall.expect("for bert", as_peer(BERT), lambda channel: True, welcome=lambda: False)
     with pytest.raises(PeerLost, match="there already"):
-        waiting.connect(BERT, "for bert", deadline=0.5)
+        waiting.connect(BERT, "for bert", deadline=3.0)
 
 
 def test_a_channel_that_nobody_takes_is_ended(waiting) -> None:
