@@ -23,7 +23,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from fedcore.jobs import common, datasets, federation, job, participant, psi, shape, vertical
+from fedcore.jobs import analytics, asks, common, datasets, federation, job, participant, psi, shape, vertical
 from strategies import registry
 
 PAGE = Path(__file__).resolve().parent / "jobs.md"
@@ -91,6 +91,23 @@ Steps: `align`, `bin`, `select`, `model:NAME` for each model, `score`, `report`;
 `bin` nor `select`. A run that stops goes on with the first step that not all parties have finished (`fedcore resume`).
 A key that matches and stands in several rows of a party is refused.
 """
+
+QUESTIONS = """\
+```yaml
+kind: analytics
+name: lung-survival
+data: lung                          # a name in each participant's catalogue
+ask:
+  by_sex: "SELECT sex, count(*), avg(age), quantile(time, 0.5) FROM lung GROUP BY sex"
+  curve:  {kaplan_meier: {time: time, event: status, by: sex}}
+  hazard: {cox: {time: time, event: status, covariates: [age, sex], strata: site}}
+protection: {secure_aggregation: secagg+}
+```
+
+What each question gives, what is suppressed, and who learns what: [analytics.md](analytics.md).
+"""
+
+ASK = "A question under its name is SQL, as text, or one of the kinds below. What they have in common stands first.\n"
 
 STRATEGIES = """\
 An aggregation strategy: `strategy: {use: NAME, PARAMETER: VALUE}`; `fedavg` when there is no such key. One of
@@ -215,6 +232,13 @@ says which) are refused before round 1, and so is `baselines: [local]`.
 
 CUSTOM = "How one is written is told in [tasks.md](tasks.md).\n"
 
+ASKED: dict[str, type[BaseModel]] = {
+    name: shape.plain(annotation)
+    for name, annotation in shape.fields(asks.Question).items()
+    if shape.is_model(shape.plain(annotation))
+}
+"""Kinds of question that are a model."""
+
 SECTIONS: tuple[tuple[str, str, type[BaseModel] | None], ...] = (
     ("## Job: train", JOB, job.TrainJob),
     ("### participants", "", job.Participants),
@@ -242,6 +266,13 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel] | None], ...] = (
     ("### scorecard", "", vertical.Scorecard),
     ("### model: boosting", "", vertical.Boosting),
     ("### model: split-network", "", vertical.SplitNetwork),
+    ("## Job: analytics", QUESTIONS, analytics.AnalyticsJob),
+    ("### analytics: participants", "", analytics.Askers),
+    ("### ask", ASK, asks.Question),
+    ("### ask: every kind", "", asks.Ask),
+    *((f"### ask: {name}", "", model) for name, model in ASKED.items()),
+    ("### analytics: protection", "", analytics.AnswerProtection),
+    ("### analytics: differential_privacy", "", analytics.AnswerPrivacy),
     ("## Federation", FEDERATION, federation.Federation),
     ("### coordinator", "", federation.Coordinator),
     ("### relay", "", federation.Relay),
@@ -252,6 +283,8 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel] | None], ...] = (
     ("## Participant", PARTICIPANT, participant.Participant),
     ("### policy", "", participant.Policy),
     ("### policy: secure_aggregation", "", participant.Aggregated),
+    ("### policy: approval", "", participant.Approval),
+    ("### policy: privacy", "", participant.SiteBudget),
     ("### rules", "", participant.Rule),
     ("### rules: reveal", "", participant.Revealed),
     ("### resources", "", participant.Resources),
@@ -269,8 +302,8 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel] | None], ...] = (
 
 _TITLES = {model: heading.lstrip("# ") for heading, _, model in SECTIONS if model is not None}
 _TITLES[job.Strategy] = "strategy"
-_ALSO = {"path": "The file or folder."}
-"""What every connector's key means."""
+_ALSO = {"path": "The file or folder.", "confidence": "Level of the intervals."}
+"""What a key means that several models have."""
 
 _CHOOSING = {
     "use": "Says which task or model it is.",
@@ -307,12 +340,17 @@ def table(model: type[BaseModel]) -> str:
     Raises:
         ValueError: A key has no meaning.
     """
-    inherited = set(datasets._DataSet.model_fields) if model is not datasets._DataSet else set()
-    meanings = {**_ALSO, **_CHOOSING, **dict(_meanings(model))}
+    shared: tuple[type[BaseModel], ...] = (datasets._DataSet, asks.Ask)
+    inherited = {
+        name for each in shared if issubclass(model, each) and model is not each for name in each.model_fields
+    }
+    # What a kind of question shares with others is told by the one that it is made from.
+    line = [each for each in reversed(model.__mro__) if each.__module__ == asks.__name__] or [model]
+    meanings = {**_ALSO, **_CHOOSING, **{key: text for each in line for key, text in _meanings(each)}}
     lines = ["| Key | Value | Default | Meaning |", "|---|---|---|---|"]
     annotations = shape.fields(model)
     for name, info in model.model_fields.items():
-        if name in inherited and issubclass(model, datasets._DataSet):
+        if name in inherited:
             continue
         key = info.alias or name
         linked = _linked(annotations[key])

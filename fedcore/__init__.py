@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from fedcore.asking import ask
     from fedcore.engines.run import Run, run
     from fedcore.learning.task import Batch, Task
 
-__all__ = ["Batch", "Run", "Task", "__version__", "run"]
+__all__ = ["Batch", "Run", "Task", "__version__", "ask", "run"]
 
 _LAZY = {
     "run": "fedcore.engines.run",
     "Run": "fedcore.engines.run",
+    "ask": "fedcore.asking",
     "Task": "fedcore.learning.task",
     "Batch": "fedcore.learning.task",
 }

@@ -65,7 +65,7 @@ def problems(query: Query, columns: Mapping[str, Column]) -> list[str]:
 def _misfit(part: Compare, kind: Kind) -> list[str]:
     if kind == "flag" and part.op in ORDERED:
         return [f"{part.column} holds true and false, which have no order; allowed: =, !=, in"]
-    wrong = [value for value in part.values if not _fits(value, kind)]
+    wrong = [value for value in part.values if not fits(value, kind)]
     how = {"date": ", as 2024-05-31", "time": ", as 2024-05-31T08:30:00"}.get(kind, "")
     return (
         [f"{part.column} holds {kind}; it is compared with {wrong[0]!r}; allowed: {kind}{how}"]
@@ -74,7 +74,8 @@ def _misfit(part: Compare, kind: Kind) -> list[str]:
     )
 
 
-def _fits(value: Value, kind: Kind) -> bool:
+def fits(value: Value, kind: Kind) -> bool:
+    """Whether a value written in a query is of a column's kind."""
     if kind == "number":
         return isinstance(value, int | float) and not isinstance(value, bool)
     if kind == "flag":

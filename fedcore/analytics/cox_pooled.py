@@ -63,8 +63,12 @@ def partial_risk(columns: Columns, asked: Cox, state: State, times: Floats) -> S
         asked: The question.
         state: Of the round, the same at all sites.
         times: (m,) with an event at some site, rising.
+
+    Raises:
+        DataError: A row has an event at a time that is not among these.
     """
     rows, followed, far = _followed(columns, asked, state)
+    _check_times(followed, times)
     return {**rows.counts(), **risk_sums(followed, times), "far": np.asarray(np.int64(far))}
 
 
@@ -93,6 +97,7 @@ def partial_spread(columns: Columns, asked: Cox, state: State, times: Floats, ri
         risk: Of the first half; only `at_risk` and `at_event`, (m,) each, need to go to the sites.
     """
     _, followed, _ = _followed(columns, asked, state)
+    _check_times(followed, times)
     return {"information": spread(followed, times, risk)}
 
 
@@ -111,6 +116,15 @@ def combine_spread(total: Sums, first: Sums, risk: Risk, state: State) -> State:
     """
     far = number(first["far"]) > 0
     return advance(state, risk.value, risk.gradient, total["information"] - risk.outer, far=far)
+
+
+def _check_times(rows: Followed, times: Floats) -> None:
+    if not np.isin(rows.time[rows.event], times).all():
+        raise DataError(
+            "a row has an event at a time that is not among the event times told; the rows are not those of round 0, or the "
+            "times not those of all sites. Cure: ask again",
+            step=STEP,
+        )
 
 
 def _followed(columns: Columns, asked: Cox, state: State) -> tuple[Rows, Followed, int]:

@@ -1,6 +1,4 @@
-"""A query put to sites, their answers added up, and what may be shown of the sum.
-
-    site: answer -> (suppressed there, where its answer is seen by itself) -> sum -> suppressed in the sum -> table
+"""Statistics of groups from counts and sums added over sites, and what of them may be shown.
 
 A value that a site suppressed is suppressed in the sum, for the sum of the others would be wrong, and so are totals over
 it. Where only the sum is seen, as under secure aggregation, sites leave small cells in and the sum alone decides.
@@ -12,170 +10,40 @@ suppressed; the one that reads the table learns the table. Neither is differenti
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial as bound
-from typing import Literal, TypeVar
+from collections.abc import Mapping, Sequence
 
-from fedcore.analytics import local
-from fedcore.analytics.disclosure import (
-    ALL,
-    MINIMUM,
-    SUPPRESSED,
-    Key,
-    checked_minimum,
-    suppressed_bins,
-    to_suppress,
-)
-from fedcore.analytics.local import Source
-from fedcore.analytics.partial import (
-    Cell,
-    Count,
-    Moments,
-    Partial,
-    add,
-    added,
-    measure,
-    merged,
-    sort_key,
-    suppressed,
-    tells_missing,
-)
+from fedcore.analytics.disclosure import ALL, SUPPRESSED, Key, suppressed_bins, to_suppress
+from fedcore.analytics.partial import Cell, Count, Measure, Moments, added, measure, tells_missing
 from fedcore.analytics.quantile import Search
 from fedcore.analytics.query import Aggregate, Query
-from fedcore.analytics.table import Table, Value, with_bins
-from fedcore.errors import DataError, FedcoreError, JobError
+from fedcore.analytics.table import Value, with_bins
 
-STEP = "query"
-Where = Literal["site", "sum"]
-T = TypeVar("T")
+Hidden = Mapping[str | None, frozenset[Key]]
+"""Per column, and None for rows: groups and totals of which nothing is told."""
 
 
-@dataclass(frozen=True)
-class Site:
-    """How a site is asked.
-
-    Args:
-        answer: Query and centres to counts and sums of its groups.
-        bins: Query, column and edges per key to counts between edges per key.
-    """
-
-    answer: Callable[[Query, Mapping[str, float]], Partial]
-    bins: Callable[[Query, str, Mapping[Key, Sequence[float]]], Mapping[Key, tuple[Count, ...]]]
-
-
-def site(source: Source, minimum: int = MINIMUM, seen: Where = "site") -> Site:
-    """A site whose data set lies here.
-
-    Args:
-        source: The data set.
-        minimum: Least cell of this site.
-        seen: `site` where its answer is seen by itself, `sum` where only the sum over sites is.
-    """
-
-    def answer(query: Query, centres: Mapping[str, float]) -> Partial:
-        found = local.answer(query, source, minimum=minimum, centres=centres)
-        return suppressed(found, query, minimum) if seen == "site" else found
-
-    def bins(
-        query: Query, column: str, edges: Mapping[Key, Sequence[float]]
-    ) -> Mapping[Key, tuple[Count, ...]]:
-        found = local.bins(query, source, column, edges, minimum=minimum)
-        if seen == "sum":
-            return found
-        return {key: suppressed_bins(counts, minimum) for key, counts in found.items()}
-
-    return Site(answer, bins)
-
-
-def evaluate(query: Query, sites: Mapping[str, Site], *, minimum: int = MINIMUM) -> Table:
-    """Ask and add up.
-
-    Args:
-        query: What is asked.
-        sites: By name.
-        minimum: Least cell of the sum.
-
-    Raises:
-        JobError: It asks for totals beside histograms of groups, or asks nothing.
-        DataError: There is no site, or one cannot answer; the site is named.
-        PolicyRefused: A site refuses; it is named.
-    """
-    checked_minimum(minimum)
-    if query.margins and query.groups and any(each.statistic == "histogram" for each in query.asked):
-        raise JobError(
-            "totals beside histograms of groups would tell suppressed bins. Cure: ask the histogram in a query without "
-            "totals",
-            step=STEP,
-        )
-    whole = _summed(query, sites, {})
-    if any(each.statistic in ("variance", "stddev") for each in query.asked):
-        whole = _summed(query, sites, _centres(whole))
-    cells = dict(whole.cells)
-    if query.margins and query.groups:
-        cells.update(_totals(cells))
-    hidden = _hidden(query, whole.cells, minimum)
-    found: dict[str, dict[Key, Value]] = {}
-    for each in query.asked:
-        mask = hidden[each.column]
-        if each.statistic == "quantile":
-            found[each.name] = _quantiles(query, each, cells, mask, sites, minimum)
-        else:
-            found[each.name] = {
-                key: SUPPRESSED if key in mask else _value(each, cell, whole.centres, minimum)
-                for key, cell in cells.items()
-            }
-    return Table(
-        query.groups,
-        tuple(found),
-        {key: tuple(values[key] for values in found.values()) for key in sorted(cells, key=sort_key)},
-        {each.name: each.edges for each in query.asked if each.edges},
-        minimum,
-        len(sites),
-    )
-
-
-def _summed(query: Query, sites: Mapping[str, Site], centres: Mapping[str, float]) -> Partial:
-    answers = {name: _asked(name, bound(each.answer, query, centres)) for name, each in sites.items()}
-    return merged(answers, query)
-
-
-def _asked(name: str, ask: Callable[[], T]) -> T:
-    try:
-        return ask()
-    except FedcoreError as error:
-        error.party = error.party or name
-        raise
-
-
-def _centres(whole: Partial) -> dict[str, float]:
-    """Means over all groups, where they are known."""
-    made: dict[str, float] = {}
-    for column in whole.centres:
-        pairs = [
-            (moments.total, count)
-            for cell in whole.cells.values()
-            for (name, _), moments in cell.moments.items()
-            if name == column
-            and isinstance(moments, Moments)
-            and isinstance(count := cell.present[name], int)
-        ]
-        values = sum(count for _, count in pairs)
-        made[column] = math.fsum(total for total, _ in pairs) / values if values else 0.0
-    return made
-
-
-def _totals(cells: Mapping[Key, Cell]) -> dict[Key, Cell]:
+def totals(cells: Mapping[Key, Cell]) -> dict[Key, Cell]:
+    """Totals over one or two keys; `ALL` stands in the place of a key."""
     groups: dict[Key, list[Cell]] = {}
     for key, cell in cells.items():
-        totals: list[Key] = [(ALL,)] if len(key) == 1 else [(key[0], ALL), (ALL, key[1]), (ALL, ALL)]
-        for total in totals:
+        for total in totals_of(key):
             groups.setdefault(total, []).append(cell)
     return {key: added(members) for key, members in groups.items()}
 
 
-def _hidden(query: Query, cells: Mapping[Key, Cell], minimum: int) -> dict[str | None, frozenset[Key]]:
-    """Per column, and None for rows, the groups and totals of which nothing is told."""
+def totals_of(key: Key) -> list[Key]:
+    """The totals that a group counts in."""
+    return [(ALL,)] if len(key) == 1 else [(key[0], ALL), (ALL, key[1]), (ALL, ALL)] if key else []
+
+
+def hidden(query: Query, cells: Mapping[Key, Cell], minimum: int) -> Hidden:
+    """What must not be told of the sum.
+
+    Args:
+        query: What is asked.
+        cells: Groups over all sites, without totals.
+        minimum: Least cell.
+    """
     margins = query.margins and bool(query.groups)
     rows = to_suppress(
         {key: cell.rows if isinstance(cell.rows, int) else 0 for key, cell in cells.items()},
@@ -205,8 +73,41 @@ def _hidden(query: Query, cells: Mapping[Key, Cell], minimum: int) -> dict[str |
     return made
 
 
-def _value(asked: Aggregate, cell: Cell, centres: Mapping[str, float], minimum: int) -> Value:
-    """One statistic of one group that may be told."""
+def centres(query: Query, cells: Mapping[Key, Cell], mask: Hidden, minimum: int) -> dict[str, float]:
+    """Around which squares are summed: per column the mean over the groups that may be told.
+
+    Args:
+        query: What is asked.
+        cells: Groups over all sites, without totals; their sums are around 0.
+        mask: What must not be told of them.
+        minimum: Values that a mean is over, at least; 0 stands for that of fewer.
+    """
+    made: dict[str, float] = {}
+    for each in query.asked:
+        which = measure(each)
+        if which is None or each.statistic not in ("variance", "stddev") or which[0] in made:
+            continue
+        pairs = [
+            (moments.total, count)
+            for key, cell in cells.items()
+            if key not in mask[which[0]]
+            and isinstance(moments := cell.moments[which], Moments)
+            and isinstance(count := cell.present[which[0]], int)
+        ]
+        values = sum(count for _, count in pairs)
+        made[which[0]] = math.fsum(total for total, _ in pairs) / values if values >= minimum else 0.0
+    return made
+
+
+def value(asked: Aggregate, cell: Cell, around: Mapping[Measure, float], minimum: int) -> Value:
+    """One statistic, found without a search, of one group that may be told.
+
+    Args:
+        asked: Which.
+        cell: The group over all sites.
+        around: Per measure, what its sums are around; 0 for others.
+        minimum: Least cell.
+    """
     if asked.column is None:
         return cell.rows
     if asked.statistic == "histogram":
@@ -218,7 +119,7 @@ def _value(asked: Aggregate, cell: Cell, centres: Mapping[str, float], minimum: 
     moments = cell.moments[which]
     if not isinstance(moments, Moments):
         return SUPPRESSED
-    centre = centres[asked.column]
+    centre = around.get(which, 0.0)
     if asked.statistic == "sum":
         return moments.total + count * centre
     if asked.statistic == "mean":
@@ -229,6 +130,25 @@ def _value(asked: Aggregate, cell: Cell, centres: Mapping[str, float], minimum: 
     return variance if asked.statistic == "variance" else math.sqrt(variance)
 
 
+def search(asked: Aggregate, values: int, minimum: int) -> Search:
+    """The search for a quantile, or for the values about the lowest or highest, in a group that may be told.
+
+    Args:
+        asked: Which.
+        values: In the group, 1 or more.
+        minimum: Least cell; the lowest and highest of fewer values are not sought.
+    """
+    ranks = {"min": minimum, "max": values - minimum + 1}
+    q = 0.5 if asked.q is None else asked.q
+    return Search(q, values, minimum, asked.width, ranks.get(asked.statistic), asked.bounds)
+
+
+def interval(found: Search) -> Value:
+    """What may be told of a search that is done."""
+    # Where all but the number of values is suppressed, nothing is known of where they lie.
+    return found.found if found.found is not None and math.isfinite(found.found.width) else SUPPRESSED
+
+
 def _bins(counts: Sequence[Count], minimum: int) -> Value:
     known = [count for count in counts if isinstance(count, int)]
     if len(known) == len(counts):
@@ -237,40 +157,3 @@ def _bins(counts: Sequence[Count], minimum: int) -> Value:
     return with_bins(
         [SUPPRESSED if not isinstance(count, int) or 0 < count < minimum else count for count in counts]
     )
-
-
-def _quantiles(
-    query: Query,
-    asked: Aggregate,
-    cells: Mapping[Key, Cell],
-    mask: frozenset[Key],
-    sites: Mapping[str, Site],
-    minimum: int,
-) -> dict[Key, Value]:
-    column = asked.column or ""
-    found: dict[Key, Value] = {}
-    open_: dict[Key, Search] = {}
-    for key, cell in cells.items():
-        count = cell.present[column]
-        if key in mask or not isinstance(count, int):
-            found[key] = SUPPRESSED
-        elif count == 0:
-            found[key] = None
-        else:
-            open_[key] = Search(asked.q or 0.5, count, minimum, asked.width)
-    while open_:
-        edges = {key: search.edges for key, search in open_.items()}
-        answers = {name: _asked(name, bound(each.bins, query, column, edges)) for name, each in sites.items()}
-        for name, each in answers.items():
-            wrong = [key for key in edges if key not in each or len(each[key]) != len(edges[key]) + 1]
-            if wrong:
-                raise DataError(f"answers {len(wrong)} groups of {asked.name} wrongly", party=name, step=STEP)
-        for key, search in list(open_.items()):
-            counts = [add(each) for each in zip(*(answer[key] for answer in answers.values()), strict=True)]
-            open_[key] = search.told(counts)
-            if open_[key].done:
-                interval = open_.pop(key).found
-                # Where all but the number of values is suppressed, nothing is known of where they lie.
-                bounded = interval is not None and math.isfinite(interval.width)
-                found[key] = interval if bounded else SUPPRESSED
-    return found

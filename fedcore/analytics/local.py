@@ -1,89 +1,41 @@
 """A query at a site: DuckDB over the columns that it reads.
 
 No name and no value of a query is part of an SQL text: columns are handed over under names made here (`c0`, `c1`, …),
-values as parameters. DuckDB runs without files, network, extensions or settings that could be changed, in the memory it
-is given and on one thread, so that sums come out the same each time.
+values as parameters. DuckDB runs closed and on one thread (`fedcore.analytics.database`), so that sums come out the same
+each time.
+
+Rows are read once where that is enough. Whether a column holds numbers only, and how many values a key has, is found
+once for a data set and kept with it; keys are counted among the groups where no condition leaves rows out.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import date, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from fedcore.analytics.columns import Column, Kind, problems
+from fedcore.analytics.columns import Kind, problems
 from fedcore.analytics.condition import Compare, Condition, Not
+from fedcore.analytics.database import connected
 from fedcore.analytics.disclosure import ALL, MINIMUM, Key, checked_minimum, refuse_identifying
 from fedcore.analytics.partial import Cell, Measure, Moments, Partial, measure
 from fedcore.analytics.query import Query
+from fedcore.analytics.source import Source, opened
 from fedcore.errors import DataError, JobError
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+__all__ = ["Source", "answer", "bins", "opened", "row_sets"]
 
 STEP = "query"
-MEMORY = 1024
-_SETTINGS = (
-    "SET threads = 1",
-    "SET temp_directory = ''",
-    "SET autoinstall_known_extensions = false",
-    "SET autoload_known_extensions = false",
-    "SET allow_community_extensions = false",
-    "SET python_enable_replacements = false",
-    "SET enable_external_access = false",
-    "SET lock_configuration = true",
-)
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """A data set at this site.
-
-    Args:
-        name: As in the catalogue.
-        rows: Its columns, at least those that a query reads.
-        units: Per column; over what a field's metadata says under `unit`.
-        memory: That DuckDB may take, in MiB.
-    """
-
-    name: str
-    rows: pa.Table
-    units: Mapping[str, str] = field(default_factory=dict)
-    memory: int = MEMORY
-
-    @property
-    def columns(self) -> dict[str, Column]:
-        """What a query sees of them; columns of other types are left out."""
-        found = {}
-        for each in self.rows.schema:
-            kind = _kind_of(each.type)
-            stated = (each.metadata or {}).get(b"unit", b"").decode(errors="replace")
-            if kind is not None:
-                found[each.name] = Column(kind, self.units.get(each.name, stated))
-        return found
-
-
-def opened(name: str, file: Path, units: Mapping[str, str] | None = None, memory: int = MEMORY) -> Source:
-    """A Parquet or CSV file of the site's own catalogue.
-
-    Raises:
-        DataError: There is no such file, or it is of another kind or cannot be read.
-    """
-    import pyarrow as pa
-    from pyarrow import csv, parquet
-
-    readers = {".parquet": parquet.read_table, ".csv": csv.read_csv}
-    if file.suffix not in readers:
-        raise DataError(f"data set {name}: {file.suffix or 'no ending'}; allowed: .csv, .parquet", step=STEP)
-    try:
-        return Source(name, readers[file.suffix](file), dict(units or {}), memory)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"data set {name} cannot be read", step=STEP, detail=str(error)) from error
+_PIECE = 2**20
+"""Rows that are taken out of DuckDB at a time."""
+_FEW = 2**16
+"""Groups, likewise: a key that has a value for each person is refused before all of them are here."""
 
 
 def answer(
@@ -108,34 +60,16 @@ def answer(
         raise JobError("the query asks nothing. Cure: add count()", step=STEP)
     around = dict(centres or {})
     measures = list(dict.fromkeys(each for each in map(measure, query.asked) if each is not None))
-    squared = {measure(each) for each in query.asked if each.statistic in ("variance", "stddev")}
-    present = list(dict.fromkeys(each.column for each in query.asked if each.column is not None))
-    with _scanned(query, source, minimum) as scan:
-        parameters: list[Any] = []
-        wanted = ["count(*)", *(f"count({scan.names[column]})" for column in present)]
-        for column, bounds in measures:
-            value = scan.names[column]
-            if bounds is not None:
-                # DuckDB's least and greatest pass over a missing value, which must stay missing.
-                value = (
-                    f"CASE WHEN {value} IS NOT NULL THEN least(greatest({value}, ?::DOUBLE), ?::DOUBLE) END"
-                )
-            distance = f"({value} - ?::DOUBLE)"
-            here = [*(bounds or ()), around.get(column, 0.0)]
-            wanted.append(f"fsum({distance})")
-            parameters += here
-            if (column, bounds) in squared:
-                wanted.append(f"fsum({distance} * {distance})")
-                parameters += here * 2
-            else:
-                wanted.append("0.0::DOUBLE")
-        found = scan.grouped(wanted, parameters)
-        cells = {key: _cell(row, present, measures) for key, row in found}
-        for each in query.asked:
-            if each.statistic == "histogram" and each.column is not None:
-                grid = dict.fromkeys(cells, (*each.edges[:-1], float(np.nextafter(each.edges[-1], np.inf))))
-                for key, counts in scan.bins(each.column, grid).items():
-                    cells[key] = replace(cells[key], bins={**cells[key].bins, each.name: counts})
+    # Sums over all rows are finite only where all values are, so that nobody has to look at these before.
+    summed = {column for column, bounds in measures if bounds is None and query.condition is None}
+    held = source.columns.keys() - set(query.groups)
+    trusted = frozenset(column for column in summed & held if source.to_look_at(column))
+    cells = _cells(query, source, minimum, around, measures, trusted)
+    kept = frozenset(column for column in trusted if _all_finite(cells, column))
+    for column in kept:
+        source.found_finite(column)
+    if kept != trusted:
+        cells = _cells(query, source, minimum, around, measures, kept)
     return Partial(query.hash, {column: around.get(column, 0.0) for column, _ in measures}, cells)
 
 
@@ -162,12 +96,8 @@ def bins(
     Raises:
         DataError: As `answer`.
     """
-    made: dict[Key, tuple[int, ...]] = {}
     with _scanned(query, source, minimum) as scan:
-        for level in {tuple(each is ALL for each in key) for key in edges}:
-            grid = {key: value for key, value in edges.items() if tuple(each is ALL for each in key) == level}
-            made.update(scan.bins(column, grid, level))
-    return made
+        return scan.bins(column, edges)
 
 
 def row_sets(query: Query, source: Source, *, minimum: int = MINIMUM) -> dict[Key, int]:
@@ -181,89 +111,168 @@ def row_sets(query: Query, source: Source, *, minimum: int = MINIMUM) -> dict[Ke
     Returns:
         Per key: bit i is set when row i is in the group.
     """
-    with _scanned(query, source, minimum) as scan:
-        made = {}
-        for key, (places,) in scan.grouped(["list(place)"], []):
-            bits = np.zeros(source.rows.num_rows, dtype=np.uint8)
-            bits[places or []] = 1
-            made[key] = int.from_bytes(np.packbits(bits, bitorder="little").tobytes(), "little")
-        return made
+    with _scanned(query, source, minimum, places=True) as scan:
+        keys = scan.numbered()
+        width = -(-source.rows.num_rows // 8)
+        bits = np.zeros(len(keys) * width, np.uint8)
+        for numbers, places in scan.pieces("place"):
+            np.bitwise_or.at(
+                bits, numbers * width + (places >> 3), np.uint8(1) << (places & 7).astype(np.uint8)
+            )
+        sets = bits.reshape(len(keys), width)
+        return {key: int.from_bytes(row.tobytes(), "little") for key, row in zip(keys, sets, strict=True)}
+
+
+def _cells(
+    query: Query,
+    source: Source,
+    minimum: int,
+    around: Mapping[str, float],
+    measures: Sequence[Measure],
+    trusted: frozenset[str],
+) -> dict[Key, Cell]:
+    squared = {measure(each) for each in query.asked if each.statistic in ("variance", "stddev")}
+    present = list(dict.fromkeys(each.column for each in query.asked if each.column is not None))
+    with _scanned(query, source, minimum, trusted=trusted) as scan:
+        parameters: list[Any] = []
+        wanted = ["count(*)"]
+        wanted += [f"count({scan.names[column] if scan.misses(column) else '*'})" for column in present]
+        for column, bounds in measures:
+            value, here = scan.names[column], list(bounds or ())
+            if bounds is not None:
+                # DuckDB's least and greatest pass over a missing value, which must stay missing.
+                value = (
+                    f"CASE WHEN {value} IS NOT NULL THEN least(greatest({value}, ?::DOUBLE), ?::DOUBLE) END"
+                )
+            if centre := around.get(column, 0.0):
+                value, here = f"({value} - ?::DOUBLE)", [*here, centre]
+            wanted.append(f"fsum({value})")
+            parameters += here
+            if (column, bounds) in squared:
+                wanted.append(f"fsum({value} * {value})")
+                parameters += here * 2
+            else:
+                wanted.append("0.0::DOUBLE")
+        cells = {key: _cell(row, present, measures) for key, row in scan.grouped(wanted, parameters)}
+        for each in query.asked:
+            if each.statistic == "histogram" and each.column is not None:
+                grid = dict.fromkeys(cells, (*each.edges[:-1], float(np.nextafter(each.edges[-1], np.inf))))
+                for key, counts in scan.bins(each.column, grid).items():
+                    cells[key] = replace(cells[key], bins={**cells[key].bins, each.name: counts})
+    return cells
+
+
+def _all_finite(cells: Mapping[Key, Cell], column: str) -> bool:
+    found = (cell.moments[column, None] for cell in cells.values())
+    return all(isinstance(each, Moments) and math.isfinite(each.total) for each in found)
 
 
 class _Scan:
-    """The rows that a query takes, in a connection that reads nothing else."""
+    """The rows that a query takes, in a connection that reads nothing else: `given` holds its columns."""
 
     def __init__(
-        self, connection: Any, query: Query, names: Mapping[str, str], kinds: Mapping[str, Kind]
+        self,
+        connection: Any,
+        query: Query,
+        source: Source,
+        minimum: int,
+        places: bool,
+        trusted: frozenset[str],
     ) -> None:
-        self.connection, self.names, self.kinds = connection, names, kinds
-        self.keys = [names[column] for column in query.groups]
+        self.connection, self.source, self.minimum = connection, source, minimum
+        self.groups, self.trusted = query.groups, trusted
+        self.names = {column: f"c{at}" for at, column in enumerate(query.columns)}
+        self.kinds = {column: kind.kind for column, kind in source.columns.items()}
+        self.keys = [self.names[column] for column in query.groups]
         self.values: list[Any] = []
+        self.all = query.condition is None
         where = "" if query.condition is None else f" WHERE {self._where(query.condition)}"
-        self.rows = f"(SELECT * FROM held{where}) AS taken"
+        self.held = _hold(connection, query, source, self.names, places, trusted)
+        self.rows = f"(SELECT * FROM {self.held}{where}) AS taken"
 
-    def grouped(
-        self, wanted: Sequence[str], parameters: Sequence[Any]
-    ) -> Iterator[tuple[Key, Sequence[Any]]]:
+    def grouped(self, wanted: Sequence[str], parameters: Sequence[Any]) -> list[tuple[Key, Sequence[Any]]]:
         """Keys of each group, and what is wanted of it."""
         by = ", ".join(self.keys)
-        text = f"SELECT {', '.join([*self.keys, *wanted])} FROM {self.rows}" + (
-            f" GROUP BY {by}" if by else ""
-        )
-        for row in self.connection.execute(text, [*parameters, *self.values]).fetchall():
-            yield tuple(row[: len(self.keys)]), row[len(self.keys) :]
+        text = f"SELECT {', '.join([*self.keys, *wanted])} FROM {self.rows}{f' GROUP BY {by}' if by else ''}"
+        if not self.all:
+            self.judge(self.held)
+        new = [(at, each) for at, each in enumerate(self.groups) if not self._known(each)]
+        seen: dict[str, set[Any]] = {column: set() for _, column in new}
+        made: list[tuple[Any, ...]] = []
+        self.connection.execute(text, [*parameters, *self.values])
+        while piece := self.connection.fetchmany(_FEW):
+            made += piece
+            for at, column in new:
+                seen[column].update(row[at] for row in piece)
+                self._refuse(column, len(seen[column]))
+        self.source.distinct.update({column: len(values) for column, values in seen.items()})
+        return [(row[: len(self.keys)], row[len(self.keys) :]) for row in made]
 
-    def bins(
-        self, column: str, edges: Mapping[Key, Sequence[float]], total: Sequence[bool] = ()
-    ) -> dict[Key, tuple[int, ...]]:
-        """Values of each group between its edges."""
-        import pyarrow as pa
+    def judge(self, rows: str) -> None:
+        """Refuse keys that identify.
 
-        names = [name for at, name in enumerate(self.keys) if not (total and total[at])]
-        places = [at for at in range(len(self.keys)) if not (total and total[at])]
-        order = {tuple(key[at] for at in places): key for key in edges}
-        counts = {key: [0] * (len(value) + 1) for key, value in edges.items()}
-        flat = [(group, edge) for group, key in enumerate(order.values()) for edge in edges[key]]
-        self.connection.register(
-            "edges",
-            pa.table(
-                {
-                    "number": pa.array([group for group, _ in flat], pa.int64()),
-                    "edge": pa.array([edge for _, edge in flat], pa.float64()),
-                }
-            ),
-        )
-        groups = f"dense_rank() OVER (ORDER BY {', '.join(names)})" if names else "1"
-        value = self.names[column]
-        # Keys are numbered by DuckDB and named again by one row of each number, so that a missing key is a key.
-        kept = f"CREATE OR REPLACE TEMP TABLE kept AS SELECT {', '.join([*names, groups])} AS number, {value} AS value FROM "
-        self.connection.execute(kept + self.rows, self.values)
-        listed = ", ".join([*(f"any_value({name})" for name in names), "number"])
-        numbers = {
-            row[-1]: order.get(tuple(row[:-1]))
-            for row in self.connection.execute(f"SELECT {listed} FROM kept GROUP BY number").fetchall()
-        }
-        own = {key: at for at, key in enumerate(order.values())}
-        pairs = [(number, own[key]) for number, key in numbers.items() if key is not None]
-        self.connection.register(
-            "pairs",
-            pa.table(
-                {
-                    "number": pa.array([number for number, _ in pairs], pa.int64()),
-                    "own": pa.array([at for _, at in pairs], pa.int64()),
-                }
-            ),
-        )
+        Args:
+            rows: That have all values of the keys that the data set has.
+        """
+        for column, name in zip(self.groups, self.keys, strict=True):
+            if not self._known(column):
+                text = f"SELECT count(DISTINCT {name}) + (count(*) > count({name}))::INT FROM {rows}"
+                self.source.distinct[column] = self.connection.execute(text).fetchall()[0][0]
+                self._known(column)
+
+    def _known(self, column: str) -> bool:
+        """Whether the values of a key were counted already; refuses the key where there are too many."""
+        if column not in self.source.distinct:
+            return False
+        self._refuse(column, self.source.distinct[column])
+        return True
+
+    def _refuse(self, column: str, distinct: int) -> None:
+        refuse_identifying(column, distinct, self.source.rows.num_rows, self.minimum)
+
+    def misses(self, column: str) -> bool:
+        """Whether a column may miss a value."""
+        return not self.source.full(column) or not (column in self.trusted or self.source.finite(column))
+
+    def numbered(self) -> list[Key]:
+        """The keys of the groups, each in the place of its number; in a table, too, for `pieces`."""
+        if not self.keys:
+            return [()]
+        by = ", ".join(self.keys)
         text = (
-            "SELECT pairs.own, edges.edge, count(*) FROM kept JOIN pairs ON kept.number = pairs.number "
-            "ASOF LEFT JOIN edges ON pairs.own = edges.number AND kept.value >= edges.edge "
-            "WHERE kept.value IS NOT NULL GROUP BY ALL"
+            f"CREATE OR REPLACE TEMP TABLE numbered AS SELECT {by}, row_number() OVER () - 1 AS number "
+            f"FROM (SELECT DISTINCT {by} FROM {self.rows})"
         )
-        keys = list(order.values())
-        for at, edge, count in self.connection.execute(text).fetchall():
-            key = keys[at]
-            counts[key][0 if edge is None else list(edges[key]).index(edge) + 1] += count
-        return {key: tuple(value) for key, value in counts.items()}
+        self.connection.execute(text, self.values)
+        self.judge("numbered" if self.all else self.held)
+        return self.connection.execute(f"SELECT {by} FROM numbered ORDER BY number").fetchall()  # type: ignore[no-any-return]
+
+    def pieces(self, name: str) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]:
+        """Of the rows that do not miss a value: the number of the group, and the value; some rows at a time."""
+        same = " AND ".join(f"taken.{key} IS NOT DISTINCT FROM numbered.{key}" for key in self.keys)
+        text = (
+            f"SELECT {'number' if same else '0::BIGINT AS number'}, {name} AS value FROM {self.rows} "
+            f"{f'JOIN numbered ON {same} ' if same else ''}WHERE {name} IS NOT NULL"
+        )
+        for piece in self.connection.sql(text, params=self.values).to_arrow_reader(_PIECE):
+            yield piece["number"].to_numpy(), piece["value"].to_numpy()
+
+    def bins(self, column: str, edges: Mapping[Key, Sequence[float]]) -> dict[Key, tuple[int, ...]]:
+        """Values of each group, or of each total over groups, between its edges."""
+        numbered = self.numbered()
+        counts = {key: np.zeros(len(value) + 1, np.int64) for key, value in edges.items()}
+        levels = []
+        for total in {tuple(each is ALL for each in key) for key in edges}:
+            shown = [tuple(ALL if t else k for t, k in zip(total, key, strict=True)) for key in numbered]
+            order = {key: at for at, key in enumerate(dict.fromkeys(shown))}
+            levels.append((list(order), np.array([order[key] for key in shown], np.int64)))
+        for numbers, values in self.pieces(self.names[column]):
+            for keys, places in levels:
+                for place, own in _apart(places[numbers], values):
+                    if (key := keys[place]) in counts:
+                        found = np.searchsorted(np.asarray(edges[key], np.float64), own, side="right")
+                        counts[key] += np.bincount(found, minlength=len(counts[key]))
+        return {key: tuple(value.tolist()) for key, value in counts.items()}
 
     def _where(self, condition: Condition) -> str:
         if isinstance(condition, Not):
@@ -283,8 +292,18 @@ class _Scan:
 
 
 @contextmanager
-def _scanned(query: Query, source: Source, minimum: int) -> Iterator[_Scan]:
-    """The data set, checked against the query, in DuckDB."""
+def _scanned(
+    query: Query, source: Source, minimum: int, places: bool = False, trusted: frozenset[str] = frozenset()
+) -> Iterator[_Scan]:
+    """The data set, checked against the query, in DuckDB.
+
+    Args:
+        query: Whose columns it holds.
+        source: The data set.
+        minimum: Least cell of the site.
+        places: Whether the places of the rows are a column, too.
+        trusted: Columns taken to be finite, without a look.
+    """
     checked_minimum(minimum)
     if query.dataset != source.name:
         raise DataError(f'the query asks "{query.dataset}", this is "{source.name}"', step=STEP)
@@ -298,18 +317,8 @@ def _scanned(query: Query, source: Source, minimum: int) -> Iterator[_Scan]:
     import duckdb
 
     try:
-        with duckdb.connect(":memory:") as connection:
-            connection.execute(f"SET memory_limit = '{int(source.memory)}MiB'")
-            for setting in _SETTINGS:
-                connection.execute(setting)
-            names = {column: f"c{at}" for at, column in enumerate(query.columns)}
-            connection.register("given", _handed(query, source, names))
-            _hold(connection, query, columns, names)
-            for column in query.groups:
-                text = f"SELECT count(DISTINCT {names[column]}) + (count(*) > count({names[column]}))::INT FROM held"
-                distinct = connection.execute(text).fetchall()[0][0]
-                refuse_identifying(column, distinct, source.rows.num_rows, minimum)
-            yield _Scan(connection, query, names, {name: columns[name].kind for name in query.columns})
+        with connected(source.memory) as connection:
+            yield _Scan(connection, query, source, minimum, places, trusted)
     except duckdb.OutOfMemoryException as error:
         raise DataError(
             f"the query needs more than {source.memory} MiB. Cure: ask fewer groups, or let the site allow more",
@@ -322,30 +331,53 @@ def _scanned(query: Query, source: Source, minimum: int) -> Iterator[_Scan]:
         ) from error
 
 
-def _handed(query: Query, source: Source, names: Mapping[str, str]) -> pa.Table:
+def _hold(
+    connection: Any,
+    query: Query,
+    source: Source,
+    names: Mapping[str, str],
+    places: bool,
+    trusted: frozenset[str],
+) -> str:
+    """A table of rows in which a number that is none is missing, and measured columns are doubles."""
     import pyarrow as pa
 
-    table = source.rows.select(list(query.columns)).rename_columns(
-        [names[column] for column in query.columns]
-    )
-    return table.append_column("place", pa.array(np.arange(source.rows.num_rows)))
-
-
-def _hold(connection: Any, query: Query, columns: Mapping[str, Column], names: Mapping[str, str]) -> None:
-    """A view in which a number that is none is missing, and measured columns are doubles."""
+    table = source.rows.select(list(names)).rename_columns(list(names.values()))
+    if places or not names:
+        table = table.append_column("place", pa.array(np.arange(source.rows.num_rows)))
+    connection.register("given", table)
+    columns = source.columns
     asked = {each.column for each in query.asked if each.statistic != "count"}
-    chosen = ["place"]
+    chosen = ["place"] if places or not names else []
     for column, name in names.items():
         if columns[column].kind != "number":
             chosen.append(name)
+            continue
+        value = f"{name}::DOUBLE" if column in asked and column not in query.groups else name
+        if column in trusted or source.finite(column):
+            chosen.append(f"{value} AS {name}")
             continue
         if column in asked:
             infinite = f"SELECT count(*) FROM given WHERE isinf({name}::DOUBLE)"
             if connection.execute(infinite).fetchall()[0][0]:
                 raise DataError(f"{column} holds infinite values. Cure: make them missing", step=STEP)
-        value = f"{name}::DOUBLE" if column in asked and column not in query.groups else name
         chosen.append(f"CASE WHEN NOT isnan({name}::DOUBLE) THEN {value} END AS {name}")
-    connection.execute(f"CREATE TEMP VIEW held AS SELECT {', '.join(chosen)} FROM given")
+    return f"(SELECT {', '.join(chosen)} FROM given) AS held"
+
+
+def _apart(
+    numbers: npt.NDArray[np.int64], values: npt.NDArray[Any]
+) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """Values by number, in their order."""
+    if not len(numbers):
+        return
+    # numpy sorts small whole numbers in one pass.
+    small = numbers.astype(np.uint16) if numbers.max() < 2**16 else numbers
+    order = np.argsort(small, kind="stable")
+    held, sorted_ = numbers[order], values[order]
+    starts = np.flatnonzero(np.diff(held, prepend=-1))
+    for start, end in zip(starts, [*starts[1:], len(held)], strict=True):
+        yield int(held[start]), sorted_[start:end]
 
 
 def _cell(row: Sequence[Any], present: Sequence[str], measures: Sequence[Measure]) -> Cell:
@@ -359,18 +391,3 @@ def _cell(row: Sequence[Any], present: Sequence[str], measures: Sequence[Measure
 
 def _bound(value: Any, kind: Kind) -> Any:
     return {"date": date.fromisoformat, "time": datetime.fromisoformat}.get(kind, lambda same: same)(value)
-
-
-def _kind_of(held: pa.DataType) -> Kind | None:
-    import pyarrow as pa
-
-    if pa.types.is_dictionary(held):
-        held = held.value_type
-    tests: tuple[tuple[Kind, tuple[Any, ...]], ...] = (
-        ("number", (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)),
-        ("text", (pa.types.is_string, pa.types.is_large_string)),
-        ("flag", (pa.types.is_boolean,)),
-        ("date", (pa.types.is_date,)),
-        ("time", (pa.types.is_timestamp,)),
-    )
-    return next((kind for kind, allowed in tests if any(test(held) for test in allowed)), None)

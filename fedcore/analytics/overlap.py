@@ -21,10 +21,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-import fcntl
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +34,7 @@ from fedcore.analytics.disclosure import ALL, MINIMUM, Key, checked_minimum, to_
 from fedcore.analytics.query import Query
 from fedcore.errors import DataError, PolicyRefused
 from fedcore.trust import evidence
+from fedcore.trust.locked import locked
 
 STEP = "overlap"
 MOST_SETS = 1500
@@ -75,7 +74,7 @@ def admit(file: Path, asker: str, query: Query, groups: Mapping[Key, int], *, mi
         DataError: The record was changed after it was written.
     """
     new = told_sets(groups, minimum, margins=query.margins)
-    with _locked(file):
+    with locked(file):
         before = told(file, asker, query.dataset)
         known = {rows for each in before for rows in each.sets}
         more = [rows for rows in new if rows not in known]
@@ -88,7 +87,7 @@ def admit(file: Path, asker: str, query: Query, groups: Mapping[Key, int], *, mi
                 "dataset": query.dataset,
                 "query": query.hash,
                 "text": query.text,
-                "sets": [_packed(rows) for rows in more],
+                "sets": [packed(rows) for rows in more],
             },
         )
 
@@ -105,7 +104,7 @@ def told(file: Path, asker: str, dataset: str) -> list[Told]:
     for line in evidence.read(file):
         if line.get("asker") == asker and line.get("dataset") == dataset:
             try:
-                sets = tuple(_unpacked(each) for each in line["sets"])
+                sets = tuple(unpacked(each) for each in line["sets"])
                 made.append(Told(str(line["time"]), str(line["query"]), str(line["text"]), sets))
             except (KeyError, TypeError, ValueError, binascii.Error, zlib.error) as error:
                 raise DataError(
@@ -247,18 +246,12 @@ def _refused(earlier: Told, minimum: int) -> PolicyRefused:
     )
 
 
-@contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.with_name(file.name + ".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _packed(rows: int) -> str:
+def packed(rows: int) -> str:
+    """A set of rows as text."""
     raw = rows.to_bytes(-(-rows.bit_length() // 8), "little")
     return base64.b64encode(zlib.compress(raw)).decode()
 
 
-def _unpacked(text: Any) -> int:
+def unpacked(text: Any) -> int:
+    """What `packed` was given."""
     return int.from_bytes(zlib.decompress(base64.b64decode(text, validate=True)), "little")

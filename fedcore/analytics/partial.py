@@ -13,9 +13,7 @@ from typing import TypeAlias
 
 from fedcore.analytics.disclosure import ALL, SUPPRESSED, Key, Suppressed, checked_minimum, suppressed_bins
 from fedcore.analytics.query import Aggregate, Query
-from fedcore.errors import DataError
 
-STEP = "merge"
 Count: TypeAlias = int | Suppressed
 Measure: TypeAlias = tuple[str, tuple[float, float] | None]
 """A column, and the bounds that its values are moved into."""
@@ -132,35 +130,6 @@ def _suppressed_cell(cell: Cell, query: Query, minimum: int) -> Cell:
             for name, counts in cell.bins.items()
         },
     )
-
-
-def merged(partials: Mapping[str, Partial], query: Query) -> Partial:
-    """The sum over sites: a value that one site suppressed is suppressed, never the sum of the others.
-
-    Args:
-        partials: Per site.
-        query: That they answer.
-
-    Raises:
-        DataError: There is none, one answers another query, or has other centres.
-    """
-    if not partials:
-        raise DataError("no site answered; allowed: one or more", step=STEP)
-    centres = next(iter(partials.values())).centres
-    for site, partial in partials.items():
-        if partial.query != query.hash:
-            raise DataError(
-                f"answers another query ({partial.query[:12]}, asked {query.hash[:12]})",
-                party=site,
-                step=STEP,
-            )
-        if partial.centres != centres:
-            raise DataError("sums squares around other centres than the first site", party=site, step=STEP)
-    held: dict[Key, list[Cell]] = {}
-    for partial in partials.values():
-        for key, cell in partial.cells.items():
-            held.setdefault(key, []).append(cell)
-    return Partial(query.hash, centres, {key: added(cells) for key, cells in held.items()})
 
 
 def added(cells: Sequence[Cell]) -> Cell:

@@ -2,7 +2,11 @@
 
 The q-quantile of n values is the ceil(q n)-th smallest. The first round's edges are powers of two, so that nobody has to
 know the range; each next one divides the interval by 32. A round shows how many values lie between edges, never a value.
-The interval that is told never holds fewer than the minimum of values, however narrow an answer was asked.
+The interval that is told never holds fewer than the minimum of values, however narrow an answer was asked. Where bounds are
+given, values count as moved into them, and the first round divides the bounds.
+
+Counts with noise (`NoisySearch`) are narrowed for as many rounds as bounds and width say, whatever the counts are, so that
+the cost is known before; what is told then is an interval that probably holds the quantile.
 
 Cost: three or four rounds of 32 to 163 counts a group, for an answer to a thousandth of its size.
 """
@@ -16,7 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fedcore.analytics.disclosure import SUPPRESSED
-from fedcore.analytics.partial import Count
+from fedcore.analytics.partial import Count, add
 
 PARTS = 32
 MOST_ROUNDS = 14
@@ -58,7 +62,9 @@ class Search:
         q: Above 0, below 1.
         total: Values of the group, 1 or more.
         minimum: Fewest values that the interval holds.
-        width: To which it is narrowed; a thousandth of its size when None.
+        width: To which it is narrowed; a thousandth of its size, or of the bounds, when None.
+        rank: Which smallest value is sought; that of `q` when None.
+        bounds: Into which values are moved.
         found: The interval so far; None before the first round.
         rounds: So far.
         done: Whether another round would tell more.
@@ -68,6 +74,8 @@ class Search:
     total: int
     minimum: int
     width: float | None = None
+    rank: int | None = None
+    bounds: tuple[float, float] | None = None
     found: Interval | None = None
     rounds: int = 0
     done: bool = False
@@ -75,11 +83,12 @@ class Search:
     @property
     def edges(self) -> tuple[float, ...]:
         """Of the next round, rising."""
+        if self.found is None and self.bounds is not None:
+            return _divided(*self.bounds)
         if self.found is None:
             powers = [2.0**power for power in _EXPONENTS]
             return (*(-each for each in reversed(powers)), 0.0, *powers)
-        found = np.linspace(self.found.low, self.found.high, PARTS + 1)
-        return tuple(float(edge) for edge in np.unique(found))
+        return _divided(self.found.low, self.found.high)
 
     def told(self, counts: Sequence[Count]) -> Search:
         """The search after a round.
@@ -87,8 +96,9 @@ class Search:
         Args:
             counts: Below the first edge, from each edge to the next, from the last on; some may be suppressed.
         """
-        known = _known(self.edges, counts, self.total)
-        rank = min(self.total, max(1, math.ceil(self.q * self.total)))
+        edges = self.edges
+        known = _known(edges, _moved_in(edges, counts, self.bounds), self.total)
+        rank = min(self.total, max(1, math.ceil(self.q * self.total) if self.rank is None else self.rank))
         last_low = max(at for at, (_, below) in enumerate(known) if below < rank)
         low, high = last_low, last_low + 1
         stuck = known[high][1] - known[low][1] < self.minimum
@@ -103,7 +113,9 @@ class Search:
         before = self.found
         if before is not None and (found.low < before.low or found.high > before.high):
             return replace(self, rounds=self.rounds + 1, done=True)
-        wanted = self.width or _SHARE * max(abs(found.low), abs(found.high))
+        wanted = self.width or _SHARE * (
+            max(abs(found.low), abs(found.high)) if self.bounds is None else self.bounds[1] - self.bounds[0]
+        )
         end = (
             stuck
             or not math.isfinite(found.width)
@@ -112,6 +124,75 @@ class Search:
             or self.rounds + 1 >= MOST_ROUNDS
         )
         return replace(self, found=found, rounds=self.rounds + 1, done=end)
+
+
+@dataclass(frozen=True)
+class NoisySearch:
+    """What noisy counts say of one quantile of one group so far.
+
+    Args:
+        q: Above 0, below 1.
+        bounds: Into which values are moved.
+        found: The interval so far.
+        rounds: That are left.
+    """
+
+    q: float
+    bounds: tuple[float, float]
+    found: Interval
+    rounds: int
+
+    @classmethod
+    def begun(cls, q: float, bounds: tuple[float, float], width: float | None) -> NoisySearch:
+        """Before the first round."""
+        return cls(q, bounds, Interval(*bounds), noisy_rounds(bounds, width))
+
+    @property
+    def edges(self) -> tuple[float, ...]:
+        """Of the next round, rising."""
+        return _divided(self.found.low, self.found.high)
+
+    def told(self, counts: Sequence[int]) -> NoisySearch:
+        """The search after a round.
+
+        Args:
+            counts: Below the first edge, from each edge to the next, from the last on; any whole numbers.
+        """
+        edges = self.edges
+        counts = [each for each in _moved_in(edges, counts, self.bounds) if isinstance(each, int)]
+        wanted = self.q * sum(counts)
+        below = np.cumsum(counts)[:-1]
+        # Noise can make sums fall; the first edge with enough below it ends the interval.
+        enough = np.flatnonzero(below[1:] >= wanted)
+        at = int(enough[0]) if len(enough) else len(edges) - 2
+        return replace(self, found=Interval(edges[at], edges[at + 1]), rounds=self.rounds - 1)
+
+
+def noisy_rounds(bounds: tuple[float, float], width: float | None) -> int:
+    """Rounds that a `NoisySearch` takes: until the interval is as narrow as `width`, a thousandth of the bounds when None."""
+    parts = 1 / _SHARE if width is None else (bounds[1] - bounds[0]) / width
+    rounds = 1
+    while PARTS**rounds < parts and rounds < MOST_ROUNDS:
+        rounds += 1
+    return rounds
+
+
+def _divided(low: float, high: float) -> tuple[float, ...]:
+    return tuple(float(edge) for edge in np.unique(np.linspace(low, high, PARTS + 1)))
+
+
+def _moved_in(
+    edges: Sequence[float], counts: Sequence[Count], bounds: tuple[float, float] | None
+) -> Sequence[Count]:
+    """Counts of the values moved into the bounds: what lies beyond them counts in the outermost bins."""
+    if bounds is None:
+        return counts
+    moved = list(counts)
+    if edges[0] == bounds[0]:
+        moved[:2] = [0, add(moved[:2])]
+    if edges[-1] == bounds[1]:
+        moved[-2:] = [add(moved[-2:]), 0]
+    return moved
 
 
 def _known(edges: Sequence[float], counts: Sequence[Count], total: int) -> list[tuple[float, int]]:

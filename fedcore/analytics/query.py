@@ -12,6 +12,8 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from fedcore.analytics.condition import (
@@ -29,7 +31,7 @@ from fedcore.analytics.condition import (
 from fedcore.analytics.condition import to_json as condition_json
 from fedcore.errors import JobError, did_you_mean
 
-Statistic = Literal["count", "sum", "mean", "variance", "stddev", "quantile", "histogram"]
+Statistic = Literal["count", "sum", "mean", "variance", "stddev", "quantile", "histogram", "min", "max"]
 
 _MOST_EDGES = 1000
 
@@ -41,9 +43,10 @@ class Aggregate:
     Args:
         statistic: Of `Statistic`.
         column: Over whose values that are not missing; none: rows, for `count` only.
-        bounds: Of `sum`, `mean`, `variance`, `stddev`: values are moved into [low, high] first.
+        bounds: Of all but `count` and `histogram`: values are moved into [low, high] first.
         q: Of `quantile`: above 0, below 1.
-        width: Of `quantile`: to which the answer is narrowed, in the column's unit; a thousandth of its size when None.
+        width: Of `quantile`, `min`, `max`: to which the answer is narrowed, in the column's unit; a thousandth of its size,
+            or of the bounds, when None.
         edges: Of `histogram`: rising; bins hold their lower edge, the last also its upper one.
         label: Of the column in the result; made of the rest when empty.
     """
@@ -71,13 +74,13 @@ class Aggregate:
         for name in ("q", "width"):
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, float(value))
-        bounded = self.statistic in ("sum", "mean", "variance", "stddev")
+        bounded = self.statistic not in ("count", "histogram")
         if self.bounds is not None and not (
             bounded and all(map(math.isfinite, self.bounds)) and self.bounds[0] < self.bounds[1]
         ):
             raise JobError(
-                f"{self.name}: bounds {self.bounds}; allowed: low below high, both finite, for a sum, mean, variance or "
-                "stddev",
+                f"{self.name}: bounds {self.bounds}; allowed: low below high, both finite, and none for a count or "
+                "histogram",
                 step=STEP,
             )
         if (self.statistic == "quantile") != (self.q is not None) or not 0 < (
@@ -86,8 +89,10 @@ class Aggregate:
             raise JobError(
                 f"{self.name}: q is {self.q}; allowed: above 0, below 1, for a quantile", step=STEP
             )
-        if self.width is not None and not (self.statistic == "quantile" and 0 < self.width < math.inf):
-            raise JobError(f"{self.name}: width {self.width}; allowed: above 0, for a quantile", step=STEP)
+        if self.width is not None and not (self.searched and 0 < self.width < math.inf):
+            raise JobError(
+                f"{self.name}: width {self.width}; allowed: above 0, for a quantile, min or max", step=STEP
+            )
         rising = all(low < high for low, high in zip(self.edges, self.edges[1:], strict=False))
         many = 2 <= len(self.edges) <= _MOST_EDGES and all(map(math.isfinite, self.edges))
         if (self.statistic == "histogram") != bool(self.edges) or (self.edges and not (rising and many)):
@@ -95,6 +100,11 @@ class Aggregate:
                 f"{self.name}: {len(self.edges)} edges; allowed: 2 to {_MOST_EDGES} finite, rising, for a histogram",
                 step=STEP,
             )
+
+    @property
+    def searched(self) -> bool:
+        """Whether rounds of counts between edges find it."""
+        return self.statistic in ("quantile", "min", "max")
 
     @property
     def name(self) -> str:
@@ -146,20 +156,28 @@ class Query:
             raise JobError(f"the condition is nested deeper than {MOST_DEPTH}", step=STEP)
         object.__setattr__(self, "units", tuple(sorted(dict(self.units).items())))
 
-    def where(self, column: str | Condition, op: Op = "=", value: Any = None) -> Query:
+    def where(self, column: str | Condition, op: Op | None = None, value: Any = None) -> Query:
         """Rows that also meet this.
 
         Args:
-            column: Its name, or a whole condition.
-            op: Of `Op`.
+            column: Its name; or a whole condition, as text after WHERE in SQL: `age > 60 AND sex = 1`.
+            op: Of `Op`; `=` where there is a value only.
             value: One value; low and high for `between`; a list for `in`; none for null tests.
+
+        Raises:
+            JobError: The comparison or the text is none.
         """
-        if isinstance(column, str):
-            several = op in ("in", "between")
+        if isinstance(column, str) and op is None and value is None:
+            from fedcore.analytics.sql import parse_condition
+
+            part = parse_condition(column, self.dataset)
+        elif isinstance(column, str):
+            how = "=" if op is None else op
+            several = how in ("in", "between")
             if several and (isinstance(value, str) or not isinstance(value, Sequence)):
-                raise JobError(f"{column} {op}: {value!r}; allowed: a list of values", step=STEP)
-            values = tuple(value) if several else () if op in ("is null", "is not null") else (value,)
-            part: Condition = Compare(column, op, values)
+                raise JobError(f"{column} {how}: {value!r}; allowed: a list of values", step=STEP)
+            values = tuple(value) if several else () if how in ("is null", "is not null") else (value,)
+            part = Compare(column, how, values)
         else:
             part = column
         if self.condition is None:
@@ -204,13 +222,57 @@ class Query:
         """Square root of the sample variance."""
         return self.ask(Aggregate("stddev", column, bounds, label=label))
 
-    def quantile(self, column: str, q: float = 0.5, *, width: float | None = None, label: str = "") -> Query:
+    def quantile(
+        self,
+        column: str,
+        q: float = 0.5,
+        bounds: tuple[float, float] | None = None,
+        *,
+        width: float | None = None,
+        label: str = "",
+    ) -> Query:
         """The smallest value that is not below a share `q` of the values, narrowed to an interval."""
-        return self.ask(Aggregate("quantile", column, q=q, width=width, label=label))
+        return self.ask(Aggregate("quantile", column, bounds, q, width, label=label))
+
+    def min(
+        self,
+        column: str,
+        bounds: tuple[float, float] | None = None,
+        *,
+        width: float | None = None,
+        label: str = "",
+    ) -> Query:
+        """About the lowest value: an interval in which the m-th smallest lies, m the least cell, with m values or more in
+        it. Under differential privacy: the noisy quantile of 0.01."""
+        return self.ask(Aggregate("min", column, bounds, width=width, label=label))
+
+    def max(
+        self,
+        column: str,
+        bounds: tuple[float, float] | None = None,
+        *,
+        width: float | None = None,
+        label: str = "",
+    ) -> Query:
+        """About the highest value, as `min`; under differential privacy the noisy quantile of 0.99."""
+        return self.ask(Aggregate("max", column, bounds, width=width, label=label))
 
     def histogram(self, column: str, edges: Sequence[float], *, label: str = "") -> Query:
         """Values between edges."""
         return self.ask(Aggregate("histogram", column, edges=tuple(map(float, edges)), label=label))
+
+    def on(self, federation: str | Path, **settings: Any) -> Any:
+        """This question to a federation, asked when its answer is wanted: `.table()`, `.value(...)`.
+
+        Args:
+            federation: Federation file.
+            settings: Of `fedcore.asking.ask`.
+
+        Returns:
+            A `fedcore.asking.Asking`.
+        """
+        # By name: who asks runs engines, which lie above this package.
+        return import_module("fedcore.asking").ask(self, federation, **settings)
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -16,10 +16,12 @@ import numpy as np
 import rich.table
 from scipy import special
 
+from fedcore.analytics.disclosure import SUPPRESSED, Suppressed
+from fedcore.analytics.disclosure import to_json as value_json
 from fedcore.analytics.sums import Floats
 from fedcore.errors import DataError
 
-Cell = str | int | float | None
+Cell = str | int | float | Suppressed | None
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Table:
     Args:
         title: What it is.
         heads: Of the columns.
-        rows: Of cells, one for each head; None is shown as a dash.
+        rows: Of cells, one for each head; None is shown as a dash, `SUPPRESSED` as that word.
         notes: Lines below it: numbers of rows, tests of the whole.
         p_values: Heads of columns that are p-values.
     """
@@ -45,11 +47,17 @@ class Table:
         shown = rich.table.Table(title=self.title, caption="\n".join(self.notes) or None)
         shown.title_justify = shown.caption_justify = "left"
         for place, head in enumerate(self.heads):
-            text = all(isinstance(row[place], str | None) for row in self.rows)
+            shown_cells = [row[place] for row in self.rows if row[place] is not SUPPRESSED]
+            text = all(isinstance(cell, str | None) for cell in shown_cells)
             shown.add_column(head, justify="left" if text else "right", no_wrap=not text)
         for row in self.rows:
             shown.add_row(*(self._text(head, cell) for head, cell in zip(self.heads, row, strict=True)))
         return shown
+
+    @property
+    def suppressed(self) -> int:
+        """Cells that are kept back."""
+        return sum(cell is SUPPRESSED for row in self.rows for cell in row)
 
     def to_csv(self) -> str:
         """A line of heads and one a row, RFC 4180; numbers as short as they can be read back exactly."""
@@ -60,7 +68,8 @@ class Table:
         return file.getvalue()
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON values: the title, the rows by head, the notes. What is not finite becomes null."""
+        """JSON values: the title, the rows by head, the notes. What is not finite becomes null, what is suppressed an
+        object of its own."""
         return {
             "title": self.title,
             "rows": [
@@ -178,5 +187,5 @@ def _exp(value: float) -> float:
     return math.exp(value) if value < 700 else math.inf
 
 
-def _json(cell: Cell) -> Cell:
-    return None if isinstance(cell, float) and not math.isfinite(cell) else cell
+def _json(cell: Cell) -> Any:
+    return None if isinstance(cell, float) and not math.isfinite(cell) else value_json(cell)

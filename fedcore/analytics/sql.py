@@ -2,6 +2,15 @@
 
     SELECT sex, count(*), avg(age), quantile(time, 0.5) FROM lung WHERE age > 60 GROUP BY sex
 
+Aggregates: count, sum, avg, var_samp, stddev_samp, median, and
+
+    quantile(time, 0.9)             also quantile(time, 0.9, 10): narrowed to an interval of 10, in the column's unit
+    histogram(age, 0, 40, 60, 100)  values from edge to edge
+    min(time), max(time)            no row's value, but an interval about the lowest and the highest (`Query.min`)
+    avg(clamp(age, 0, 120))         values are moved into bounds first: a value below 0 counts as 0. What is told under
+                                    differential privacy needs it, but for counts and histograms; it fits every
+                                    aggregate of values, as in quantile(clamp(time, 0, 1000), 0.5)
+
 The text is parsed, checked node by node against what is known here, and thrown away: names become names of the catalogue,
 literals become values, and no part of the text reaches a database. What cannot be answered over many sites is refused
 with the reason and the nearest that can.
@@ -9,32 +18,22 @@ with the reason and the nearest that can.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterable
-from datetime import date
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import Any
 
-import sqlglot
 from sqlglot import exp
+from sqlglot.dialects.duckdb import DuckDB
 from sqlglot.errors import SqlglotError
 
-from fedcore.analytics.columns import Catalogue, problems
-from fedcore.analytics.condition import Both, Compare, Condition, Not, Op, Value
+from fedcore.analytics.columns import Catalogue, Column, problems
+from fedcore.analytics.condition import Condition
 from fedcore.analytics.query import Aggregate, Query, Statistic
+from fedcore.analytics.sql_condition import STEP, SUBQUERY, ConditionReader, kind, match, refused
 from fedcore.errors import JobError, did_you_mean
 
-STEP = "sql"
 _LONGEST = 20_000
-_DEEPEST = 200
-_COMPARED: dict[type[exp.Expression], tuple[Op, Op]] = {
-    exp.EQ: ("=", "="),
-    exp.NEQ: ("!=", "!="),
-    exp.LT: ("<", ">"),
-    exp.LTE: ("<=", ">="),
-    exp.GT: (">", "<"),
-    exp.GTE: (">=", "<="),
-}
-"""Operators, and what they are with the sides exchanged."""
+_QUANTILE = "quantile of"
 _STATISTICS: dict[type[exp.Expression], Statistic] = {
     exp.Count: "count",
     exp.Sum: "sum",
@@ -42,11 +41,10 @@ _STATISTICS: dict[type[exp.Expression], Statistic] = {
     exp.Variance: "variance",
     exp.Stddev: "stddev",
     exp.StddevSamp: "stddev",
-    exp.Quantile: "quantile",
-    exp.PercentileCont: "quantile",
-    exp.Median: "quantile",
+    exp.Min: "min",
+    exp.Max: "max",
 }
-_NAMES = ("count", "sum", "avg", "var_samp", "stddev_samp", "quantile", "median")
+_NAMES = ("count", "sum", "avg", "var_samp", "stddev_samp", "quantile", "median", "histogram", "min", "max")
 _NOT_HERE = {
     "joins": "a row of one table would have to meet rows of another, which no site may show. Cure: ask one table; `fedcore psi` "
     "finds shared rows",
@@ -56,7 +54,7 @@ _NOT_HERE = {
     "limit": "a result holds every group. Cure: leave it out, or take fewer groups with WHERE",
     "offset": "a result holds every group. Cure: leave it out",
     "distinct": "groups are distinct already. Cure: SELECT the column and count(*), GROUP BY the column",
-    "with_": "a subquery makes rows of its own. Cure: put its condition into WHERE",
+    "with_": SUBQUERY,
     "windows": "a window compares single rows. Cure: GROUP BY a column",
     "qualify": "a window compares single rows. Cure: GROUP BY a column",
     "sample": "each site would draw other rows. Cure: leave it out",
@@ -64,12 +62,13 @@ _NOT_HERE = {
 }
 
 
-def parse(sql: str, catalogue: Catalogue) -> Query:
+def parse(sql: str, catalogue: Catalogue | None = None) -> Query:
     """The question that a SELECT asks.
 
     Args:
         sql: One statement, at most 20,000 characters.
-        catalogue: Data sets that may be asked, and their columns.
+        catalogue: Data sets that may be asked, and their columns; where they are not known yet, any name is taken as it is
+            written.
 
     Raises:
         JobError: It is no SELECT of the kind that is known here, or names what the catalogue does not have.
@@ -81,26 +80,55 @@ def parse(sql: str, catalogue: Catalogue) -> Query:
         if value and name not in ("expressions", "from_", "where", "group")
     ]
     for name in extra:
-        raise _refused(
+        raise refused(
             name.rstrip("_").upper(),
             _NOT_HERE.get(name, "it has no meaning over many sites. Cure: leave it out"),
         )
     dataset, qualifiers = _table(select.args.get("from_"), catalogue)
-    reader = _Reader(catalogue[dataset], dataset, qualifiers)
+    columns = None if catalogue is None else catalogue[dataset]
+    reader = _Reader(columns, dataset, qualifiers)
     groups = reader.groups(select.args.get("group"))
     shown, asked = reader.asked(select.expressions)
     for name in shown:
         if name not in groups:
-            raise _refused(
+            raise refused(
                 f"{name} without GROUP BY", f"it would show rows. Cure: GROUP BY {name}, or avg({name})"
             )
     if not asked:
-        raise _refused("a SELECT without an aggregate", "it would show rows. Cure: add count(*)")
+        raise refused("a SELECT without an aggregate", "it would show rows. Cure: add count(*)")
     where = select.args.get("where")
     query = Query(dataset, None if where is None else reader.condition(where.this, 1), groups, asked)
-    if found := problems(query, catalogue[dataset]):
+    if columns is not None and (found := problems(query, columns)):
         raise JobError("; ".join(found), step=STEP)
     return query
+
+
+def parse_condition(text: str, dataset: str, columns: Mapping[str, Column] | None = None) -> Condition:
+    """The condition that a text after WHERE says: `age > 60 AND sex IN ('f', 'm')`.
+
+    Args:
+        text: At most 20,000 characters.
+        dataset: Whose rows are meant; a column may be written with its name before it.
+        columns: Of the data set; where they are not known yet, any name is taken as it is written.
+
+    Raises:
+        JobError: It is none, or names what the data set does not have.
+    """
+    if not isinstance(text, str) or not text.strip():
+        raise JobError("no condition. Cure: write one, as age > 60, or leave it out", step=STEP)
+    # Between brackets on lines of their own: no comment and no bracket in the text gets out of the condition unseen.
+    select = _select(f"SELECT count(*) FROM held WHERE (\n{text}\n)")
+    said = sorted(name for name, value in select.args.items() if value)
+    where = select.args.get("where")
+    if where is None or said != ["expressions", "from_", "where"] or not isinstance(where.this, exp.Paren):
+        raise JobError(
+            "more than a condition; allowed: comparisons of a column with values, IN, BETWEEN, IS NULL, AND, OR, NOT",
+            step=STEP,
+        )
+    condition = _Reader(columns, dataset, {dataset.casefold()}).condition(where.this, 1)
+    if columns is not None and (found := problems(Query(dataset, condition), columns)):
+        raise JobError("; ".join(found), step=STEP)
+    return condition
 
 
 def _select(sql: str) -> exp.Select:
@@ -109,7 +137,13 @@ def _select(sql: str) -> exp.Select:
             f"no SQL of 1 to {_LONGEST} characters. Cure: write SELECT count(*) FROM a table", step=STEP
         )
     try:
-        found = sqlglot.parse(sql, dialect="duckdb")
+        dialect = DuckDB()
+        tokens = dialect.tokenize(sql)
+        for token, after in pairwise(tokens):
+            # sqlglot drops a third argument of quantile without a word; under a name of ours it keeps all of them.
+            if token.text.casefold() in ("quantile", "quantile_cont") and after.text == "(":
+                token.text = _QUANTILE
+        found = dialect.parser().parse(tokens, sql)
     except SqlglotError as error:
         first = str(error).splitlines()[0].replace("\x1b[4m", "").replace("\x1b[0m", "")
         raise JobError(f"this is no SQL: {first}", step=STEP) from error
@@ -120,58 +154,56 @@ def _select(sql: str) -> exp.Select:
     if len(found) != 1 or found[0] is None:
         raise JobError(f"{len(found)} statements; allowed: one SELECT", step=STEP)
     if isinstance(found[0], exp.SetOperation):
-        raise _refused(
+        raise refused(
             "UNION and the like", "one question has one condition. Cure: OR in WHERE, or two questions"
         )
     if not isinstance(found[0], exp.Select):
-        raise JobError(f"{_kind(found[0])}: a question only reads; allowed: one SELECT", step=STEP)
+        raise JobError(f"{kind(found[0])}: a question only reads; allowed: one SELECT", step=STEP)
     return found[0]
 
 
-def _table(found: Any, catalogue: Catalogue) -> tuple[str, set[str]]:
+def _table(found: Any, catalogue: Catalogue | None) -> tuple[str, set[str]]:
     if not isinstance(found, exp.From):
-        raise JobError(f"no FROM; allowed: {', '.join(sorted(catalogue)) or 'none'}", step=STEP)
+        allowed = "the name of a data set" if catalogue is None else ", ".join(sorted(catalogue)) or "none"
+        raise JobError(f"no FROM; allowed: {allowed}", step=STEP)
     table = found.this
     if isinstance(table, exp.Subquery | exp.Select):
-        raise _refused("a subquery", _NOT_HERE["with_"])
+        raise refused("a subquery", SUBQUERY)
     if not isinstance(table, exp.Table) or not isinstance(table.this, exp.Identifier):
-        raise _refused(
-            f"FROM {_kind(table)}", "rows come from a data set of the catalogue only. Cure: FROM its name"
+        raise refused(
+            f"FROM {kind(table)}", "rows come from a data set of the catalogue only. Cure: FROM its name"
         )
     for name in ("joins", "laterals", "sample"):
         if table.args.get(name):
-            raise _refused(name.upper().rstrip("S"), _NOT_HERE[name])
+            raise refused(name.upper().rstrip("S"), _NOT_HERE[name])
     if any(value for name, value in table.args.items() if name not in ("this", "alias")):
-        raise _refused(
+        raise refused(
             "more than a name in FROM",
             "a table is named as in the catalogue, without a schema. Cure: FROM its name",
         )
-    name = _match(table.this, catalogue, "data set")
+    name = str(table.name) if catalogue is None else match(table.this, catalogue, "data set")
     return name, {name.casefold(), table.name.casefold(), *([table.alias.casefold()] if table.alias else [])}
 
 
-class _Reader:
-    """Nodes of one SELECT, read against the columns of its table."""
-
-    def __init__(self, columns: Collection[str], dataset: str, qualifiers: set[str]) -> None:
-        self.columns, self.dataset, self.qualifiers = columns, dataset, qualifiers
+class _Reader(ConditionReader):
+    """Nodes of one SELECT."""
 
     def groups(self, found: Any) -> tuple[str, ...]:
         """Columns of GROUP BY."""
         if found is None:
             return ()
         if any(value for name, value in found.args.items() if name != "expressions"):
-            raise _refused(
+            raise refused(
                 "GROUP BY with ROLLUP, CUBE, SETS or ALL",
                 "keys are columns. Cure: `totals()` of a query adds totals",
             )
         for each in found.expressions:
             if isinstance(each, exp.Rollup | exp.Cube | exp.GroupingSets):
-                raise _refused(
-                    f"GROUP BY {_kind(each)}", "keys are columns. Cure: `totals()` of a query adds totals"
+                raise refused(
+                    f"GROUP BY {kind(each)}", "keys are columns. Cure: `totals()` of a query adds totals"
                 )
             if isinstance(each, exp.Literal):
-                raise _refused("GROUP BY a number", "keys are columns. Cure: name the column")
+                raise refused("GROUP BY a number", "keys are columns. Cure: name the column")
         return tuple(self.column(each, "GROUP BY") for each in found.expressions)
 
     def asked(self, found: Iterable[exp.Expression]) -> tuple[list[str], tuple[Aggregate, ...]]:
@@ -183,10 +215,10 @@ class _Reader:
             if isinstance(inner, exp.Star) or (
                 isinstance(inner, exp.Column) and isinstance(inner.this, exp.Star)
             ):
-                raise _refused("SELECT *", "it would show rows. Cure: SELECT count(*), or avg of a column")
+                raise refused("SELECT *", "it would show rows. Cure: SELECT count(*), or avg of a column")
             if isinstance(inner, exp.Column):
                 if label:
-                    raise _refused(f"{inner.name} AS {label}", "a key keeps its name. Cure: leave AS out")
+                    raise refused(f"{inner.name} AS {label}", "a key keeps its name. Cure: leave AS out")
                 shown.append(self.column(inner, "SELECT"))
             else:
                 asked.append(self.aggregate(inner, label))
@@ -195,147 +227,75 @@ class _Reader:
     def aggregate(self, node: exp.Expression, label: str) -> Aggregate:
         """One aggregate."""
         if isinstance(node, exp.Window):
-            raise _refused("a window function", _NOT_HERE["windows"])
+            raise refused("a window function", _NOT_HERE["windows"])
         if isinstance(node, exp.Subquery | exp.Select):
-            raise _refused("a subquery", _NOT_HERE["with_"])
-        if isinstance(node, exp.Min | exp.Max):
-            edge = 0.01 if isinstance(node, exp.Min) else 0.99
-            of = self.column(node.this, _kind(node))
-            raise _refused(
-                _kind(node),
-                f"it is the value of one row. The nearest that can be asked: quantile({of}, {edge})",
-            )
+            raise refused("a subquery", SUBQUERY)
         if isinstance(node, exp.VariancePop | exp.StddevPop):
-            raise _refused(
-                _kind(node), "it is not computed. The nearest that can be asked: var_samp, stddev_samp"
+            raise refused(
+                kind(node), "it is not computed. The nearest that can be asked: var_samp, stddev_samp"
             )
-        ordered = None
-        if isinstance(node, exp.WithinGroup) and isinstance(node.this, exp.PercentileCont):
-            ordered, node = node.expression, node.this
+        if isinstance(node, exp.WithinGroup | exp.PercentileCont | exp.Median):
+            return self.percentile(node, label)
+        if isinstance(node, exp.Anonymous) and node.name in (_QUANTILE, "histogram"):
+            if not node.expressions:
+                raise refused(f"{node.name} of nothing", "it needs a column. Cure: name one")
+            column, bounds = self.measured(node.expressions[0], node.name)
+            numbers = [self.number(each, node.name) for each in node.expressions[1:]]
+            if node.name == "histogram":
+                return Aggregate("histogram", column, bounds, edges=tuple(numbers), label=label)
+            if not 1 <= len(numbers) <= 2:
+                raise refused(
+                    "quantile of this form", "allowed: quantile(column, q), quantile(column, q, width)"
+                )
+            width = numbers[1] if len(numbers) > 1 else None
+            return Aggregate("quantile", column, bounds, numbers[0], width, label=label)
         statistic = _STATISTICS.get(type(node))
         if statistic is None:
             raise self.unknown(node)
-        self.only(node, ("this", "expression", "quantile", "big_int"))
+        self.only(node, ("this", "big_int"))
         if isinstance(node.this, exp.Distinct):
-            raise _refused(
+            raise refused(
                 "DISTINCT",
                 "values at two sites may be the same. Cure: GROUP BY the column and count the groups",
             )
         if statistic == "count" and isinstance(node.this, exp.Star):
             return Aggregate("count", label=label)
-        if statistic != "quantile":
-            return Aggregate(statistic, self.column(node.this, _kind(node)), label=label)
-        share, target = node.args.get("quantile") or node.args.get("expression"), node.this
-        if ordered is not None:
-            # percentile_cont(q) WITHIN GROUP (ORDER BY column)
-            share, by = node.this, ordered.expressions
-            if len(by) != 1 or not isinstance(by[0], exp.Ordered) or by[0].args.get("desc"):
-                raise _refused(
-                    "ORDER BY in WITHIN GROUP", "allowed: one column, rising. Cure: quantile(column, q)"
-                )
-            target = by[0].this
-        q: Value = 0.5 if isinstance(node, exp.Median) else self.value(share)
-        if isinstance(q, bool | str):
-            raise JobError(f"quantile: {q!r}; allowed: a number above 0, below 1", step=STEP)
-        return Aggregate("quantile", self.column(target, "quantile"), q=q, label=label)
+        column, bounds = self.measured(node.this, kind(node))
+        return Aggregate(statistic, column, bounds, label=label)
 
-    def condition(self, node: Any, depth: int) -> Condition:
-        """What WHERE says."""
-        if depth > _DEEPEST:
-            raise JobError(
-                "the condition is nested too deeply. Cure: write x IN (…) for many values", step=STEP
+    def percentile(self, node: exp.Expression, label: str) -> Aggregate:
+        """`median(column)`, or `percentile_cont(q) WITHIN GROUP (ORDER BY column)`."""
+        if isinstance(node, exp.Median):
+            self.only(node, ("this",))
+            column, bounds = self.measured(node.this, "median")
+            return Aggregate("quantile", column, bounds, q=0.5, label=label)
+        share, by = node.this, node.args.get("expression")
+        if not isinstance(share, exp.PercentileCont) or not isinstance(by, exp.Order):
+            raise refused(kind(node), "Cure: quantile(column, q)")
+        ordered = by.expressions
+        if len(ordered) != 1 or not isinstance(ordered[0], exp.Ordered) or ordered[0].args.get("desc"):
+            raise refused(
+                "ORDER BY in WITHIN GROUP", "allowed: one column, rising. Cure: quantile(column, q)"
             )
-        if isinstance(node, exp.Paren):
-            return self.condition(node.this, depth + 1)
-        if isinstance(node, exp.Not):
-            part = self.condition(node.this, depth + 1)
-            if isinstance(part, Compare) and part.op == "is null":
-                return Compare(part.column, "is not null")
-            return Not(part)
-        if isinstance(node, exp.And | exp.Or):
-            # A chain of the same word is one list, whatever its length.
-            parts = tuple(self.condition(each, depth + 1) for each in node.flatten())
-            return Both("and" if isinstance(node, exp.And) else "or", parts)
-        return self.comparison(node)
+        column, bounds = self.measured(ordered[0].this, "quantile")
+        return Aggregate("quantile", column, bounds, q=self.number(share.this, "quantile"), label=label)
 
-    def comparison(self, node: Any) -> Condition:
-        """One comparison of a column with values."""
-        if isinstance(node, exp.Is):
-            if not isinstance(node.expression, exp.Null):
-                raise _refused("IS", "allowed: IS NULL, IS NOT NULL. Cure: = true")
-            return Compare(self.column(node.this, "WHERE"), "is null")
-        if isinstance(node, exp.Between):
-            self.only(node, ("this", "low", "high"))
-            low, high = self.value(node.args["low"]), self.value(node.args["high"])
-            return Compare(self.column(node.this, "WHERE"), "between", (low, high))
-        if isinstance(node, exp.In):
-            if any(value for name, value in node.args.items() if name not in ("this", "expressions")):
-                raise _refused("IN of a subquery", _NOT_HERE["with_"])
-            values = tuple(self.value(each) for each in node.expressions)
-            return Compare(self.column(node.this, "WHERE"), "in", values)
-        if type(node) in _COMPARED:
-            left, right = node.this, node.expression
-            there, back = _COMPARED[type(node)]
-            if isinstance(right, exp.Column) and not isinstance(left, exp.Column):
-                return Compare(self.column(right, "WHERE"), back, (self.value(left),))
-            if isinstance(right, exp.Column):
-                raise _refused(
-                    "one column against another",
-                    "a condition compares a column with values. Cure: write the value",
-                )
-            return Compare(self.column(left, "WHERE"), there, (self.value(right),))
-        if isinstance(node, exp.Subquery | exp.Exists | exp.Select):
-            raise _refused("a subquery", _NOT_HERE["with_"])
-        if isinstance(node, exp.Like | exp.ILike | exp.RegexpLike | exp.SimilarTo):
-            raise _refused(_kind(node), "patterns single out names. Cure: IN with the values that are meant")
-        raise _refused(
-            f"{_kind(node)} in WHERE",
-            "allowed: comparisons of a column with values, IN, BETWEEN, IS NULL, AND, OR, NOT. Cure: write it with these",
-        )
+    def measured(self, node: Any, where: str) -> tuple[str, tuple[float, float] | None]:
+        """A column, and the bounds of `clamp(column, low, high)`."""
+        if not isinstance(node, exp.Anonymous) or node.name.casefold() != "clamp":
+            return self.column(node, where), None
+        if len(node.expressions) != 3:
+            raise refused("clamp of this form", "allowed: clamp(column, low, high)")
+        of, low, high = node.expressions
+        return self.column(of, where), (self.number(low, "clamp"), self.number(high, "clamp"))
 
-    def column(self, node: Any, where: str) -> str:
-        """A column by its name in the catalogue."""
-        if not isinstance(node, exp.Column) or not isinstance(node.this, exp.Identifier):
-            if isinstance(node, exp.Subquery | exp.Select):
-                raise _refused("a subquery", _NOT_HERE["with_"])
-            if isinstance(node, exp.Star):
-                raise _refused(f"* in {where}", "only count(*) takes it. Cure: name a column")
-            raise _refused(
-                f"{_kind(node)} in {where}",
-                "expressions on rows are not computed. Cure: name a column, and let the sites add it",
-            )
-        if (
-            node.args.get("db")
-            or node.args.get("catalog")
-            or (node.table and node.table.casefold() not in self.qualifiers)
-        ):
-            raise JobError(f"{node.table}.{node.name}: allowed: columns of {self.dataset}", step=STEP)
-        return _match(node.this, self.columns, "column", self.dataset)
-
-    def value(self, node: Any) -> Value:
-        """A literal."""
-        if isinstance(node, exp.Paren):
-            return self.value(node.this)
-        if isinstance(node, exp.Boolean):
-            return bool(node.this)
-        if isinstance(node, exp.Neg):
-            inner = self.value(node.this)
-            if isinstance(inner, bool | str):
-                raise _refused(
-                    "minus before no number", "allowed: numbers, text, TRUE, FALSE, DATE '2024-05-31'"
-                )
-            return -inner
-        day = isinstance(node, exp.Cast) and node.to.this == exp.DType.DATE
-        if day and isinstance(node.this, exp.Literal) and node.this.is_string:
-            return _day(node.this.name)
-        if isinstance(node, exp.Null):
-            raise _refused("a comparison with NULL", "it is true for no row. Cure: IS NULL")
-        if not isinstance(node, exp.Literal):
-            raise _refused(
-                f"{_kind(node)} as a value",
-                "allowed: numbers, text, TRUE, FALSE, DATE '2024-05-31'. Cure: write it out",
-            )
-        return str(node.name) if node.is_string else _number(str(node.name))
+    def number(self, node: Any, where: str) -> float:
+        """A literal that is a number."""
+        value = self.value(node)
+        if isinstance(value, bool | str):
+            what = "a number above 0, below 1" if where == _QUANTILE else "a number"
+            raise JobError(f"{where.split()[0]}: {value!r}; allowed: {what}", step=STEP)
+        return float(value)
 
     def unknown(self, node: exp.Expression) -> JobError:
         """Refusal of a function, with the nearest name."""
@@ -344,56 +304,8 @@ class _Reader:
             return JobError(
                 f"{name.lower()} is not answered over sites: {did_you_mean(name.lower(), _NAMES)}", step=STEP
             )
-        return _refused(
-            f"{_kind(node)} in SELECT",
+        return refused(
+            f"{kind(node)} in SELECT",
             f"expressions are not computed; allowed: group keys and {', '.join(_NAMES)}. Cure: compute "
             "it from the result",
         )
-
-    def only(self, node: exp.Expression, allowed: Collection[str]) -> None:
-        """Refuse what a node says more than is read here."""
-        for name, value in node.args.items():
-            if value and name not in allowed:
-                raise _refused(f"{name} in {_kind(node)}", "it has no meaning here. Cure: leave it out")
-
-
-def _match(node: exp.Identifier, allowed: Collection[str], what: str, of: str = "") -> str:
-    """The name that is meant: as written, or the one that differs in case only, as SQL has it for names without quotes."""
-    name = str(node.name)
-    if name in allowed:
-        return name
-    folded = [each for each in allowed if each.casefold() == name.casefold()]
-    if len(folded) == 1 and not node.args.get("quoted"):
-        return folded[0]
-    raise JobError(
-        f'{of or "the federation"} has no {what} "{name:.200}": {did_you_mean(name[:200], allowed)}',
-        step=STEP,
-    )
-
-
-def _number(text: str) -> Value:
-    try:
-        value: int | float = int(text) if text.isdigit() and len(text) < 40 else float(text)
-    except ValueError:
-        value = math.inf
-    if not math.isfinite(value):
-        raise JobError(f"{text:.40} is no number; allowed: finite numbers", step=STEP)
-    return value
-
-
-def _day(text: str) -> str:
-    try:
-        return date.fromisoformat(text).isoformat()
-    except ValueError:
-        raise JobError(f"DATE {text!r:.40}; allowed: a day, as 2024-05-31", step=STEP) from None
-
-
-def _kind(node: Any) -> str:
-    """A node by the word for it in SQL; never its text, which may be long."""
-    if isinstance(node, exp.Func) and not isinstance(node, exp.Anonymous):
-        return str(node.sql_name())
-    return "nothing" if node is None else type(node).__name__.upper()
-
-
-def _refused(what: str, why: str) -> JobError:
-    return JobError(f"{what:.200} cannot be answered over many sites: {why}", step=STEP)

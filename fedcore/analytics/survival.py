@@ -84,6 +84,7 @@ class Curve:
         error: (m,) Greenwood's standard error of it.
         low, high: (m,) pointwise confidence interval; NaN where there is none.
         confidence: Its level.
+        cut: Whether it ends where fewer rows are at risk than may be told of.
     """
 
     group: Hashable
@@ -96,6 +97,7 @@ class Curve:
     low: Floats
     high: Floats
     confidence: float
+    cut: bool = False
 
     @property
     def rows(self) -> int:
@@ -149,16 +151,8 @@ class SurvivalResult:
         )
         made = []
         for each in self.curves:
-            parts = (
-                each.time,
-                each.at_risk,
-                each.events,
-                each.censored,
-                each.survival,
-                each.error,
-                each.low,
-                each.high,
-            )
+            names = ("time", "at_risk", "events", "censored", "survival", "error", "low", "high")
+            parts = [getattr(each, name) for name in names]
             rows = zip(*(part.tolist() for part in parts), strict=True)
             made += [(str(each.group), *row) for row in rows]
         return Table(f"Kaplan-Meier of {self.asked.time}", heads, tuple(made))
@@ -260,7 +254,7 @@ def combine_survival(
         used = events[place] + censored[place] > 0
         d, n = events[place][used], risk[place][used]
         survival = np.cumprod(1 - d / n)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             spread = np.sqrt(np.cumsum(d / (n * (n - d))))
             error = np.where(survival > 0, survival * spread, np.nan)
             low, high = _interval(survival, spread, far, interval)

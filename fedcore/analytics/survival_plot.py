@@ -55,7 +55,7 @@ def survival_plot(found: SurvivalResult, *, width: int = 640, height: int = 400)
         name = element("title", f"{each.group}: {each.rows} rows, {int(each.events.sum())} events")
         parts.append(element("path", name, d=line, class_="curve", style=f"stroke:{colour}"))
         parts.append(element("text", str(each.group), x=8, y=below, style=f"fill:{colour};font-weight:600"))
-        parts += [tick_text(x(tick), below, str(_at_risk(each, tick)), "middle") for tick in ticks]
+        parts += [tick_text(x(tick), below, _at_risk(each, tick), "middle") for tick in ticks]
     described = f"Kaplan-Meier curves of {found.asked.time}: {', '.join(str(each.group) for each in shown)}"
     tall = height + LINE * (len(shown) + 2)
     picture = svg(width, tall, described, [join(parts)])
@@ -84,11 +84,13 @@ def _band(curve: Curve, x: Scale, y: Scale) -> str:
     return _path([*upper, *reversed(lower)], x, y) + "Z"
 
 
-def _at_risk(curve: Curve, time: float) -> int:
-    """Rows whose time is not before this one."""
+def _at_risk(curve: Curve, time: float) -> str:
+    """Rows whose time is not before this one; a question mark where that is not told."""
     times = curve.time.tolist()
     place = bisect_left(times, time * (1 - 1e-12))
-    return int(curve.at_risk[place]) if place < len(times) else 0
+    if place < len(times):
+        return str(round(curve.at_risk[place]))
+    return "?" if curve.cut else "0"
 
 
 __all__ = ["survival_plot"]

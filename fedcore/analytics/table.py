@@ -36,6 +36,8 @@ class Table:
         edges: Per name of a histogram, of its bins.
         minimum: Least cell that was shown.
         sites: That answered.
+        title: What was asked.
+        remarks: Lines below it, beside those on sites and suppressed values.
     """
 
     keys: tuple[str, ...]
@@ -44,6 +46,8 @@ class Table:
     edges: dict[str, tuple[float, ...]]
     minimum: int
     sites: int
+    title: str = ""
+    remarks: tuple[str, ...] = ()
 
     def value(self, name: str, *key: Hashable) -> Value:
         """One value.
@@ -74,9 +78,16 @@ class Table:
         ]
         return sum(each is SUPPRESSED for each in flat)
 
-    def to_json(self) -> dict[str, Any]:
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines below it."""
+        hidden = f", {self.suppressed} suppressed (fewer than {self.minimum}, or needed to hide such)"
+        return (f"{self.sites} sites{hidden if self.suppressed else ''}", *self.remarks)
+
+    def as_dict(self) -> dict[str, Any]:
         """JSON values: `{"suppressed": true}` for what is suppressed, null for what has no value."""
         return {
+            "title": self.title,
             "keys": list(self.keys),
             "rows": [
                 {
@@ -89,6 +100,7 @@ class Table:
             "minimum": self.minimum,
             "sites": self.sites,
             "suppressed": self.suppressed,
+            "notes": list(self.notes),
         }
 
     def to_csv(self) -> str:
@@ -121,9 +133,10 @@ class Table:
             return [f"{name} low", f"{name} high"]
         return [name]
 
-    def __rich__(self) -> Shown:
+    def rich(self) -> Shown:
         """For a terminal. Keys are data: what looks like markup in them is shown as it is."""
-        made = Shown(caption=self._caption())
+        made = Shown(title=Text(self.title) if self.title else None, caption=Text("\n".join(self.notes)))
+        made.title_justify = made.caption_justify = "left"
         for name in self.keys:
             made.add_column(Text(name))
         for name in self.names:
@@ -134,12 +147,8 @@ class Table:
 
     def __str__(self) -> str:
         console = Console(width=200, file=io.StringIO(), record=True, color_system=None)
-        console.print(self)
+        console.print(self.rich())
         return console.export_text()
-
-    def _caption(self) -> str:
-        hidden = f", {self.suppressed} suppressed (fewer than {self.minimum}, or needed to hide such)"
-        return f"{self.sites} sites{hidden if self.suppressed else ''}"
 
 
 def _plain(each: Hashable) -> Any:

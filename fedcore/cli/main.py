@@ -48,6 +48,7 @@ COMMANDS = {
     "run": Entry("fedcore.cli.run:command", "Run a job over a federation."),
     "resume": Entry("fedcore.cli.run:resume", "Go on with an interrupted run."),
     "show": Entry("fedcore.cli.show:command", "Look at a run."),
+    "sql": Entry("fedcore.cli.sql:command", "Ask a federation in SQL."),
     "compare": Entry("fedcore.cli.show:compare", "Put two runs side by side."),
     "psi": Entry("fedcore.cli.psi:app", "Find the rows that two parties share."),
     "relay": Entry(
@@ -58,6 +59,7 @@ COMMANDS = {
     "federation": Entry("fedcore.cli.federation:app", "Start, watch and stop a federation on this machine."),
     "participant": Entry("fedcore.cli.participant:app", "Run one site on its own machine."),
     "network": Entry("fedcore.cli.network:app", "Measure nodes, place the work, account for it."),
+    "approvals": Entry("fedcore.cli.approvals:app", "The site's desk: requests that wait for a person."),
     "privacy": Entry("fedcore.cli.privacy:app", "Show what was spent of a privacy budget."),
     "identity": Entry("fedcore.cli.identity:app", "Make and show keys."),
 }

@@ -1,4 +1,4 @@
-"""`fedcore privacy ledger`: what was spent of a data set's privacy budget, on what, and what is left."""
+"""`fedcore privacy`: what was spent of a data set's privacy budget, and attacks on a job of one's own."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="Privacy budgets: what was spent, and what is left.",
+    help="Privacy budgets, and audits of what jobs tell.",
 )
 
 
 @app.callback()
 def _group() -> None:
-    """Privacy budgets: what was spent, and what is left."""
+    """Privacy budgets, and audits of what jobs tell."""
 
 
 @app.command()
@@ -60,6 +60,61 @@ def ledger(
     from rich.console import Console
 
     show_ledger(found, Console(), checked=anchor is not None or known is not None, epsilon=epsilon)
+
+
+@app.command()
+def audit(
+    job: Annotated[Path, typer.Argument(help="Job file or run folder.", metavar="JOB")],
+    federation: Annotated[
+        Path | None,
+        typer.Option("--federation", "-f", help="Federation or participant file; its data are read."),
+    ] = None,
+    runs: Annotated[
+        Path | None, typer.Option(help="Folder of past runs, for an analytics job; runs/ when absent.")
+    ] = None,
+    minimum: Annotated[
+        int, typer.Option(help="Fewest rows that may stand apart, for an analytics job.", min=3)
+    ] = 5,
+    participant: Annotated[
+        str | None,
+        typer.Option(help="Who gets the canaries, for a train job; the one with the most rows when absent."),
+    ] = None,
+    canaries: Annotated[int, typer.Option(help="Canaries in a training.", min=2)] = 200,
+    trainings: Annotated[int, typer.Option(help="Audited trainings.", min=1)] = 1,
+    rounds: Annotated[int | None, typer.Option(help="Fewer rounds than the job's.", min=1)] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of canaries and coins; from the operating system when absent.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Attack a job of your own, with your own data.
+
+    An analytics job: which pairs of past questions about its data set differ by
+    few rows. A train job: it is trained again with rows that have a wrong target,
+    half of them by chance; how well the model tells which, bounds epsilon from
+    below, beside what the job claims. Nothing is charged, nothing is sent.
+
+    Example: fedcore privacy audit configs/jobs/digits.yaml -f configs/federations/five_hospitals.yaml
+    """
+    from fedcore.cli.privacy_audit import run_audit, show_audit
+
+    told = run_audit(
+        job,
+        federation=federation,
+        runs=runs,
+        minimum=minimum,
+        participant=participant,
+        canaries=canaries,
+        trainings=trainings,
+        rounds=rounds,
+        seed=seed,
+    )
+    if as_json:
+        print_json(told)
+        return
+    from rich.console import Console
+
+    show_audit(told, Console())
 
 
 def _epsilon(found: Account, delta: str) -> float:

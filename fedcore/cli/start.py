@@ -51,7 +51,9 @@ def main() -> NoReturn:
         from fedcore.cli.main import run
 
         code = run(words)
-        gc.freeze()
+        # DuckDB complains at length of its objects that are not collected at the end.
+        if "duckdb" not in sys.modules:
+            gc.freeze()
         sys.exit(code)
     # No matrix is multiplied here; numpy's library would start a thread for each processor and have them wait busily.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -15,6 +15,7 @@ from fedcore.errors import JobError
 from fedcore.flower import NDArray, array_record, arrays_in, metrics_in, ndarrays
 from fedcore.jobs.job import TrainJob
 from fedcore.jobs.participant import Participant
+from fedcore.jobs.request import TrainRequest
 from fedcore.learning.examples import Examples
 from fedcore.learning.training import load_arrays, take_arrays, train
 from fedcore.participant.means import EXAMPLES, MetricMean
@@ -93,7 +94,7 @@ def _pooled(
     job: TrainJob, participants: Sequence[Participant], cohort: CohortGrid, model: Model
 ) -> dict[str, float]:
     request = cohort.request
-    if not participants or request is None:
+    if not participants or not isinstance(request, TrainRequest):
         raise JobError(
             "baselines: pooled needs every site's rows on one machine, which this engine does not have; "
             "leave it out, or run the study on engine embedded"

@@ -13,7 +13,7 @@ from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from fedcore.coordinator.grids.evidence import EvidenceGrid, Lost, Phase
-from fedcore.errors import DataError, FedcoreError, JobError, PeerLost, PolicyRefused, TaskFailed
+from fedcore.errors import BudgetExhausted, DataError, FedcoreError, JobError, PeerLost, PolicyRefused, TaskFailed
 from fedcore.flower import through_outage
 from fedcore.jobs.job import TrainJob
 from fedcore.jobs.request import RECORD, request_for
@@ -173,7 +173,7 @@ def prepare(
 def _enough(job: TrainJob, sites: dict[str, Any], lost: list[Lost]) -> None:
     wrong = [one for one in lost if one.kind not in LEAVES_QUIETLY]
     if wrong:
-        known: tuple[type[FedcoreError], ...] = (DataError, JobError, TaskFailed)
+        known: tuple[type[FedcoreError], ...] = (DataError, JobError, TaskFailed, BudgetExhausted)
         kinds = {kind.__name__: kind for kind in known}
         kind = kinds.get(wrong[0].kind, DataError)
         told = "; ".join(f"{one.party}: {one.reason}" for one in wrong)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from fedcore.coordinator.record import Record
 from fedcore.coordinator.record_protection import protected
+from fedcore.coordinator.wording_protection import promise_text
 from fedcore.errors import DataError
 from fedcore.trust import evidence
 
@@ -28,6 +29,17 @@ _OFF = {
     "differential_privacy": "Updates carry no noise: nothing bounds what they tell about one person.",
     "disclosure": "No site checked what it sends for small counts.",
 }
+_OFF_ANSWERS = {
+    **_OFF,
+    "secure_aggregation": "The coordinator can read each site’s part of an answer, its small cells kept back.",
+    "differential_privacy": "Answers carry no noise: nothing bounds what all of them together tell about one person.",
+}
+"""The same, of an analytics job."""
+_ANSWERS = {
+    "secure_aggregation": ": the coordinator can read sums over the sites, not one site’s part of an answer",
+    "differential_privacy": ": noise bounds what the answers tell about whom the neighbours differ in",
+}
+"""What a layer that was on means for the answers of an analytics job."""
 
 
 @dataclass(frozen=True)
@@ -198,12 +210,17 @@ def _evidence(record: Record, log: EvidenceLog | None) -> Layer:
 def _protection(record: Record, name: str, value: Any) -> Layer:
     shown = name.replace("_", " ")
     if _none(value) or (isinstance(value, Mapping) and _none(value.get("protocol", value))):
-        return Layer(shown, "off", _OFF.get(name, "Not used in this run."))
-    if isinstance(value, Mapping):
+        off = _OFF_ANSWERS if record.kind == "analytics" else _OFF
+        return Layer(shown, "off", off.get(name, "Not used in this run."))
+    if isinstance(value, Mapping) and value.get("level") == "client":
+        value = promise_text(value)
+    elif isinstance(value, Mapping):
         value = ", ".join(f"{str(key).replace('_', ' ')} {each}" for key, each in value.items())
     state, where = _at_sites(record, _AT_SITES.get(name, name))
     if state == "off":
         return Layer(shown, "off", f"Asked for ({value}), but not applied everywhere: {where}.")
+    if record.kind == "analytics":
+        return Layer(shown, "on", f"{value}{_ANSWERS.get(name, '')}.")
     if name == "secure_aggregation":
         value = (
             f"{value}: the coordinator can read the sum over the sites, not one site’s update{_sums(record)}"

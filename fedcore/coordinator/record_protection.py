@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fedcore.coordinator.record import count, finite
-from fedcore.jobs.job import SecureAggregation
+from fedcore.jobs.secure import SecureAggregation
 
 COORDINATOR = "coordinator"
 """Named as lost where there was no sum at all."""

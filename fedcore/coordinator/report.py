@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fedcore.coordinator import report_account as account
+from fedcore.coordinator import report_analytics as analytics
 from fedcore.coordinator import report_placement as placed
 from fedcore.coordinator import report_protection as protection
 from fedcore.coordinator import report_psi as intersection
@@ -55,7 +56,10 @@ def render(result: Mapping[str, Any], run_dir: Path | None = None) -> str:
     """
     record = parse(result)
     title = f"{record.name}: {status_text(record).lower()} · fedcore report"
-    return document(title, [_opening(record, run_dir), *_sections(record, run_dir), _colophon(record)])
+    parts = [_opening(record, run_dir), *_sections(record, run_dir), _colophon(record)]
+    if record.kind == "analytics":
+        return document(title, parts, analytics.STYLE, pictures=True)
+    return document(title, parts)
 
 
 def _sections(record: Record, run_dir: Path | None) -> list[Markup]:
@@ -65,6 +69,14 @@ def _sections(record: Record, run_dir: Path | None) -> list[Markup]:
             intersection.parties(record),
             intersection.time(record),
             intersection.results(record),
+            account.job(record),
+        ]
+    if record.kind == "analytics":
+        return [
+            *analytics.questions(record, run_dir),
+            account.protection(record, run_dir),
+            analytics.took_part(record),
+            analytics.learned(record),
             account.job(record),
         ]
     if record.kind == "vertical":
@@ -78,6 +90,7 @@ def _sections(record: Record, run_dir: Path | None) -> list[Markup]:
     return [
         account.protection(record, run_dir),
         protection.secure_aggregation(record),
+        protection.differential_privacy(record),
         results.comparison(record),
         results.progress(record),
         results.sites(record),
@@ -91,7 +104,12 @@ def _sections(record: Record, run_dir: Path | None) -> list[Markup]:
 
 
 def _opening(record: Record, run_dir: Path | None) -> Markup:
-    kinds = {"train": "a training run", "psi": "an intersection", "vertical": "a vertical run"}
+    kinds = {
+        "train": "a training run",
+        "psi": "an intersection",
+        "vertical": "a vertical run",
+        "analytics": "answers",
+    }
     kind = kinds.get(str(record.raw.get("kind")), "a run")
     label = element("p", element("b", "fedcore"), f" · report of {kind}", class_="label")
     parts = [
@@ -105,6 +123,8 @@ def _opening(record: Record, run_dir: Path | None) -> Markup:
 
 def _stop_notice(record: Record, run_dir: Path | None) -> Markup:
     why = str(record.error.get("message") or record.reason or "")
+    if record.status == "partial":
+        why = analytics.unanswered(record)
     if record.status in ("finished", "unknown") and not why:
         return Markup("")
     where = ", ".join(str(record.error[key]) for key in ("party", "step") if record.error.get(key))
@@ -115,7 +135,11 @@ def _stop_notice(record: Record, run_dir: Path | None) -> Markup:
     if record.status in ("interrupted", "failed") and "fedcore resume" not in why:
         folder = f"{run_dir.resolve().parent.name}/{run_dir.resolve().name}" if run_dir else "RUN"
         command = element("code", f"fedcore resume {shlex.quote(folder)}")
-        last = {"psi": "Begin it again with ", "vertical": "Go on from the last finished step with "}
+        last = {
+            "psi": "Begin it again with ",
+            "vertical": "Go on from the last finished step with ",
+            "analytics": "Ask again with ",
+        }
         how = last.get(record.kind, "Go on from the last completed round with ")
         said.append(join([how, command, "."]))
     return element("p", *said, class_="notice" if record.status == "stopped-early" else "notice warn")
@@ -124,6 +148,8 @@ def _stop_notice(record: Record, run_dir: Path | None) -> Markup:
 def _facts(record: Record) -> list[tuple[str, str, str]]:
     if record.kind == "vertical":
         return vertical.facts(record)
+    if record.kind == "analytics":
+        return analytics.facts(record)
     return intersection.facts(record) if record.kind == "psi" else _training_facts(record)
 
 

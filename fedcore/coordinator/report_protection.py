@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from fedcore.coordinator.plots import stacked_bars
 from fedcore.coordinator.record import Record
@@ -16,6 +16,7 @@ from fedcore.coordinator.wording_protection import (
     learned_text,
     limits_text,
     outcome_text,
+    promise_rows,
     small,
     stage_group,
     stage_text,
@@ -39,6 +40,21 @@ def secure_aggregation(record: Record) -> Markup:
     else:
         parts.append(element("p", "No exchange was made before the run stopped.", class_="quiet"))
     return section("Secure aggregation", *parts)
+
+
+def differential_privacy(record: Record) -> Markup:
+    """What was promised to each participant, by how much noise, and what of it was spent; nothing where it was off."""
+    told = record.raw.get("privacy")
+    if not isinstance(told, Mapping):
+        return Markup("")
+    rows = [
+        element("tr", element("th", name, scope="row"), element("td", short(text, 300)))
+        for name, text in promise_rows(told)
+    ]
+    how = "Each update was clipped and noise added before it left its site, so that the model tells little about any one "
+    how += "participant. PLD and RDP are upper bounds, Fourier an estimate to check them by."
+    facts = element("table", element("tbody", *rows), class_="facts-table")
+    return section("Differential privacy", element("p", how), facts)
 
 
 def _facts(record: Record, told: Protected) -> Markup:

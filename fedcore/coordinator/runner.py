@@ -17,11 +17,13 @@ from fedcore.coordinator import checkpoint as checkpoints
 from fedcore.coordinator.model import write_card
 from fedcore.coordinator.prepare import COUNTS
 from fedcore.coordinator.record_protection import protected
+from fedcore.coordinator.workflows.analytics import AnalyticsOutcome, run_analytics, write_answers
 from fedcore.coordinator.workflows.psi import PsiOutcome, run_psi
 from fedcore.coordinator.workflows.settings import Settings
 from fedcore.coordinator.workflows.train import Outcome, run_train
 from fedcore.coordinator.workflows.vertical import VerticalOutcome, finished_steps, run_vertical
 from fedcore.errors import FedcoreError, PeerLost, RunInterrupted
+from fedcore.jobs.analytics import AnalyticsJob
 from fedcore.jobs.job import AnyJob, TrainJob
 from fedcore.jobs.psi import PsiJob
 from fedcore.jobs.vertical import VerticalJob
@@ -59,12 +61,14 @@ def execute(job: AnyJob, grid: Grid, settings: Settings) -> dict[str, Any]:
         "engine": settings.engine,
         "started": started,
         "job": job.model_dump(mode="json", by_alias=True),
-        "protection": job.protection.model_dump() if isinstance(job, TrainJob) else {},
+        "protection": job.protection.model_dump() if isinstance(job, TrainJob | AnalyticsJob) else {},
     }
     with _log_to(settings.folder / "run.log"):
         try:
             if isinstance(job, TrainJob):
                 result.update(_trained(job, settings, run_train(job, grid, settings)))
+            elif isinstance(job, AnalyticsJob):
+                result.update(_answered(settings, run_analytics(job, grid, settings)))
             elif isinstance(job, VerticalJob):
                 result.update(_stepped(run_vertical(job, grid, settings)))
             else:
@@ -127,6 +131,7 @@ def _trained(job: TrainJob, settings: Settings, outcome: Outcome) -> dict[str, A
         "final": final,
         "baselines": outcome.baselines,
         "best": progress.best,
+        **({"privacy": outcome.privacy} if outcome.privacy else {}),
     }
 
 
@@ -174,6 +179,21 @@ def _stepped(outcome: VerticalOutcome) -> dict[str, Any]:
         "participants": _of_parties(last, outcome.offers),
         "meetings": outcome.how,
         "steps": outcome.steps,
+    }
+
+
+def _answered(settings: Settings, outcome: AnalyticsOutcome) -> dict[str, Any]:
+    files = write_answers(settings.folder, outcome.answers)
+    answered = [each.answer is not None for each in outcome.answers.values()]
+    return {
+        "status": "finished" if all(answered) else "partial",
+        "reason": None,
+        "participants": [
+            {"name": name, "layers": about.get("layers")} for name, about in outcome.meeting.sites.items()
+        ],
+        "left_out": [vars(one) for one in outcome.meeting.phase.lost],
+        "warnings": outcome.meeting.warnings,
+        "answers": {name: {**each.as_dict(), "files": files[name]} for name, each in outcome.answers.items()},
     }
 
 

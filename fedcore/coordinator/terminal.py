@@ -25,7 +25,7 @@ from fedcore.coordinator.record import Record, Round, parse
 from fedcore.coordinator.record_placement import placements
 from fedcore.coordinator.record_protection import COORDINATOR, Exchange, exchanges_of, protected
 from fedcore.coordinator.terminal_placement import shown as placement_shown
-from fedcore.coordinator.terminal_protection import StageLine, sum_cell
+from fedcore.coordinator.terminal_protection import StageLine, promised, sum_cell
 from fedcore.coordinator.terminal_protection import shown as protection_shown
 from fedcore.coordinator.terminal_psi import shown as intersection_shown
 from fedcore.coordinator.terminal_vertical import shown as steps_shown
@@ -36,7 +36,7 @@ from fedcore.drawing.numbers import bytes_text, count_text, difference_text, met
 
 _LAST_ROUNDS = 8
 _MOST_METRICS = 3
-_COLOURS = {"finished": "green", "stopped-early": "green", "interrupted": "yellow"}
+_COLOURS = {"finished": "green", "stopped-early": "green", "interrupted": "yellow", "partial": "yellow"}
 
 
 class RoundProgress:
@@ -236,12 +236,17 @@ def print_summary(
         parts += intersection_shown(record.raw)
     if record.kind == "vertical":
         parts += steps_shown(record.raw)
+    if record.kind == "analytics":
+        from fedcore.coordinator.terminal_analytics import shown as answers_shown
+
+        parts += answers_shown(record.raw)
     table = _comparison(record)
     if table is not None:
         parts += [Text(), table]
     sums = protected(record.raw)
     if sums is not None and sums.exchanges:
         parts += [Text(), *protection_shown(sums)]
+    parts += promised(record.raw.get("privacy"))
     placed = placements(record.raw)
     if placed is not None:
         parts += [Text(), *placement_shown(placed, len(record.members))]

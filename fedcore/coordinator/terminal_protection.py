@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import RenderableType
@@ -15,6 +15,7 @@ from fedcore.coordinator.wording_protection import (
     dropped_text,
     error_text,
     outcome_text,
+    promise_rows,
     sum_text,
 )
 from fedcore.drawing.markup import plain
@@ -99,6 +100,21 @@ def sum_cell(exchanges: Sequence[Exchange]) -> Text:
     whole = all(not each.failed and each.summed == each.asked for each in exchanges)
     failed = any(each.failed for each in exchanges)
     return Text(plain(sum_text(exchanges)), style="red" if failed else "" if whole else "yellow")
+
+
+def promised(told: object) -> list[RenderableType]:
+    """What the summary of a run says of differential privacy.
+
+    Args:
+        told: `privacy` of its result; nothing is said where it is none.
+    """
+    if not isinstance(told, Mapping):
+        return []
+    rows = dict(promise_rows(told))
+    keys = ("Promise", "Neighbours", "Spent", "Noise", "Epsilon by")
+    return [
+        Text.assemble(("differential privacy  ", "dim"), plain("; ".join(rows[key] for key in keys) + "."))
+    ]
 
 
 def shown(told: Protected) -> list[RenderableType]:

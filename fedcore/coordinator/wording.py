@@ -34,6 +34,7 @@ _PHASES = {
 _STATUS = {
     "finished": "Finished",
     "stopped-early": "Stopped early",
+    "partial": "Partly answered",
     "interrupted": "Interrupted",
     "refused": "Refused",
     "failed": "Failed",
@@ -65,6 +66,10 @@ def headline(record: Record) -> str:
         return _intersection(record)
     if record.kind == "vertical":
         return _joint(record)
+    if record.kind == "analytics":
+        from fedcore.coordinator.wording_analytics import headline as answered
+
+        return answered(record)
     who = people(len(record.members)) if record.members else "the participants"
     task = record.job.get("task")
     target = task.get("target") if isinstance(task, Mapping) else None

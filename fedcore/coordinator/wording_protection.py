@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedcore.coordinator.record import count
+from fedcore.coordinator.record import count, finite
 from fedcore.coordinator.record_protection import Exchange, Protected
 from fedcore.drawing.numbers import count_text, people
 
@@ -129,6 +129,8 @@ def dropped_text(told: Protected) -> str:
 def error_text(told: Protected) -> str:
     """How far a value of a mean can be off, and how many values were cut."""
     bound = told.error_bound
+    if any(not each.failed and each.error_bound == 0.0 for each in told.exchanges):
+        return "Sums are of whole numbers, and exact."
     clip = told.asked.get("clip")
     cut = f" beyond {clip:g}" if isinstance(clip, int | float) else ""
     text = (
@@ -140,6 +142,63 @@ def error_text(told: Protected) -> str:
     if told.error is not None:
         sentences.append(f"The largest error that was measured is {small(told.error)}")
     return f"{'. '.join(sentences)}."
+
+
+def promise_text(told: Mapping[str, Any]) -> str:
+    """What was promised to each participant, in one clause.
+
+    Args:
+        told: `privacy` of a result, or `protection.differential_privacy` of a job.
+    """
+    epsilon, delta = finite(told.get("epsilon")), finite(told.get("delta"))
+    return f"client-level, epsilon {_short(epsilon)}, delta {_short(delta)}"
+
+
+def promise_rows(told: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Client-level differential privacy of a run: name and text of what there is to say.
+
+    Args:
+        told: `privacy` of a result.
+    """
+    rule = {
+        "replace-client": "one participant’s data are replaced by any other data",
+        "add-remove-client": "what one participant sends is there or is not",
+    }
+    relation = str(told.get("neighbours"))
+    local = told.get("mode") == "local"
+    who = (
+        "each participant added all of it to its own update"
+        if local
+        else "drawn in shares, so that nobody knows it all"
+    )
+    begun, paid = count(told.get("rounds_begun")), count(told.get("rounds_paid"))
+    accountants = told.get("accountants")
+    by = accountants if isinstance(accountants, Mapping) else {}
+    noise, multiplier = finite(told.get("noise_in_clips")), finite(told.get("noise_multiplier"))
+    clip = f"{_short(finite(told.get('clip')))}, for all weights of an update together"
+    if told.get("clipping") == "adaptive":
+        clip += f"; adaptive, {_short(finite(told.get('last_clip')))} at the end"
+    rows = [
+        ("Promise", f"{promise_text(told)}, over the whole run"),
+        ("Neighbours", f"{relation}: {rule.get(relation, 'a relation this version does not describe')}"),
+        ("Spent", f"epsilon {_short(finite(told.get('spent')))}: {begun} of {paid} rounds that were paid"),
+        ("Clip", clip),
+        (
+            "Noise",
+            f"standard deviation {_short(noise)} clips in each sum, {_short(multiplier)} times the sensitivity; {who}",
+        ),
+        (
+            "Epsilon by",
+            ", ".join(
+                f"{title} {_short(finite(by.get(key)))}"
+                for key, title in (("pld", "PLD"), ("fourier", "Fourier"), ("rdp", "RDP"))
+            ),
+        ),
+    ]
+    sampling = finite(told.get("sampling"))
+    if sampling is not None and sampling < 1:
+        rows.append(("Sampling", f"each took part in a round with probability {sampling:g}, by its own coin"))
+    return rows
 
 
 def outcome_text(told: Protected) -> str:
@@ -163,6 +222,10 @@ def sum_text(exchanges: Sequence[Exchange]) -> str:
 def small(value: float | None) -> str:
     """A small number: `5.2e-08`."""
     return "–" if value is None else f"{value:.1e}".replace("-", "−")
+
+
+def _short(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
 
 
 def percent(share: Any) -> str:

@@ -14,16 +14,18 @@ from fedcore.drawing.markup import Markup, element
 from fedcore.drawing.symbols import key
 
 
-def document(title: str, parts: Sequence[object], style: str = "") -> str:
+def document(title: str, parts: Sequence[object], style: str = "", *, pictures: bool = False) -> str:
     """A whole page.
 
     Args:
         title: Of the browser's tab.
         parts: What stands in it, from the top.
         style: More CSS, below the shared one.
+        pictures: Whether there are images in it, written into the page itself; none is loaded from elsewhere.
     """
     shared = resources.files("fedcore.drawing").joinpath("page.css").read_text(encoding="utf-8")
     whole = shared + style
+    images = "; img-src data:" if pictures else ""
     digest = base64.b64encode(hashlib.sha256(whole.encode()).digest()).decode()
     head = element(
         "head",
@@ -32,7 +34,7 @@ def document(title: str, parts: Sequence[object], style: str = "") -> str:
         element(
             "meta",
             http_equiv="Content-Security-Policy",
-            content=f"default-src 'none'; style-src 'sha256-{digest}'",
+            content=f"default-src 'none'; style-src 'sha256-{digest}'{images}",
         ),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="referrer", content="no-referrer"),

@@ -13,15 +13,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedcore.coordinator.checkpoint import write_json
 from fedcore.errors import JobError, RunInterrupted, did_you_mean
+from fedcore.jobs.analytics import AnalyticsJob
 from fedcore.jobs.federation import Engine, Federation
 from fedcore.jobs.job import AnyJob, TrainJob, parse_job
 from fedcore.jobs.load import LoadedFederation, load_federation, load_job
+from fedcore.jobs.show import as_yaml
 from fedcore.jobs.vertical import VerticalJob
 from fedcore.vertical.steps import check_models
+
+if TYPE_CHECKING:
+    from fedcore.coordinator.record_analytics import Answered
 
 log = logging.getLogger("fedcore.engines")
 
@@ -49,6 +54,13 @@ class Run:
             for r in told.get("rounds", [])
         ]
         return SimpleNamespace(**{**told, "metrics": metrics})
+
+    @property
+    def answers(self) -> dict[str, Answered]:
+        """Of an analytics job: what became of each question, by its name."""
+        from fedcore.coordinator.record_analytics import answers_of
+
+        return answers_of(self.json)
 
     @property
     def json(self) -> dict[str, Any]:
@@ -82,7 +94,7 @@ class _Report:
 
 
 def run(
-    job: str | Path,
+    job: str | Path | AnyJob,
     federation: str | Path,
     *,
     engine: Engine | None = None,
@@ -92,7 +104,7 @@ def run(
     """Run a job on a federation and wait for its end.
 
     Args:
-        job: Job file.
+        job: Job file; or a job, with every path in it absolute.
         federation: Federation file.
         engine: Instead of the federation's own.
         folder: The run folder; `runs/<job>-<time>` when absent.
@@ -104,7 +116,8 @@ def run(
     Raises:
         FedcoreError: A file is wrong, the job was refused, or the run stopped and can be resumed.
     """
-    loaded_job, loaded = load_job(job), load_federation(federation)
+    loaded_job = load_job(job) if isinstance(job, str | Path) else job
+    loaded = load_federation(federation)
     if folder and (Path(folder) / RUN_FILE).exists():
         raise JobError(
             f"{folder} holds a run already; go on with it by `fedcore resume {folder}`, or choose another folder"
@@ -112,7 +125,10 @@ def run(
     home = Path(folder) if folder else _new_folder(loaded_job)
     home.mkdir(parents=True, exist_ok=True)
     (home / "evidence").mkdir(exist_ok=True)
-    shutil.copyfile(job, home / JOB_FILE)
+    if isinstance(job, str | Path):
+        shutil.copyfile(job, home / JOB_FILE)
+    else:
+        (home / JOB_FILE).write_text(as_yaml(job), encoding="utf-8")
     shutil.copyfile(federation, home / "federation.yaml")
     about: dict[str, Any] = {
         "run": f"{loaded_job.name}-{secrets.token_hex(4)}",
@@ -204,7 +220,10 @@ def check_together(job: AnyJob, federation: Federation, engine: str, names: list
         JobError: With what is allowed.
     """
     if isinstance(job, TrainJob):
-        _check_cohort(job, federation, engine, names)
+        _check_cohort(job, federation, names)
+        _check_baselines(job, engine)
+    elif isinstance(job, AnalyticsJob):
+        _check_cohort(job, federation, names)
     else:
         for name in job.parties:
             if name not in names:
@@ -215,7 +234,7 @@ def check_together(job: AnyJob, federation: Federation, engine: str, names: list
         raise JobError("virtual participants run on engine embedded or simulation, not deployment")
 
 
-def _check_cohort(job: TrainJob, federation: Federation, engine: str, names: list[str]) -> None:
+def _check_cohort(job: TrainJob | AnalyticsJob, federation: Federation, names: list[str]) -> None:
     if len(names) < job.participants.min:
         raise JobError(
             f"participants.min is {job.participants.min} but federation {federation.name} has {len(names)} "
@@ -226,6 +245,9 @@ def _check_cohort(job: TrainJob, federation: Federation, engine: str, names: lis
         raise JobError(
             f"participants.names: nobody is called {unknown[0]!r}; {did_you_mean(unknown[0], names)}"
         )
+
+
+def _check_baselines(job: TrainJob, engine: str) -> None:
     if engine == "deployment" and "pooled" in job.baselines:
         raise JobError(
             "baselines: pooled needs every site's rows on one machine; engine deployment keeps them at the sites. "

@@ -56,6 +56,26 @@ class _DataSet(Strict):
     ask for it as target or feature."""
     part: Part | None = None
     """Set for virtual participants of a simulation only."""
+    levels: dict[str, tuple[int | float | str | bool, ...]] = Field(default_factory=dict)
+    """Values that columns of categories may have, in order, also those that no row has: these are told to whoever may
+    ask, so that tables have the same cells at all participants."""
+    units: dict[str, str] = Field(default_factory=dict)
+    """Units of columns, such as `years`; a question over columns of one name and two units is refused."""
+
+    def __hash__(self) -> int:
+        """By the fields that can be hashed; equal data sets have equal ones."""
+        told = (value for name, value in self if name not in ("levels", "units"))
+        return hash((type(self), *told))
+
+    @field_validator("levels")
+    @classmethod
+    def _each_once(
+        cls, levels: dict[str, tuple[int | float | str | bool, ...]]
+    ) -> dict[str, tuple[int | float | str | bool, ...]]:
+        for column, values in levels.items():
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"levels: {column} needs one or more values, each once")
+        return levels
 
 
 class CsvData(_DataSet):

@@ -1,12 +1,13 @@
 """The job: what is to be done, by whom, under which protection.
 
-The keys of a psi job stand in `fedcore.jobs.psi`, those of a vertical job in `fedcore.jobs.vertical`.
+The keys of a psi job stand in `fedcore.jobs.psi`, those of a vertical job in `fedcore.jobs.vertical`, those of an analytics job
+in `fedcore.jobs.analytics`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     ConfigDict,
@@ -19,9 +20,12 @@ from pydantic import (
     model_validator,
 )
 
+from fedcore.jobs.analytics import AnalyticsJob
 from fedcore.jobs.common import Name, Seconds, Strict
 from fedcore.jobs.datasets import DataSet
+from fedcore.jobs.privacy import ClientPrivacy, check_private
 from fedcore.jobs.psi import PsiJob
+from fedcore.jobs.secure import SecureAggregation
 from fedcore.jobs.vertical import VerticalJob
 
 
@@ -180,80 +184,28 @@ class Evaluation(Strict):
     central: DataSet | None = None
 
 
-SumProtocol = Literal["secagg+", "threshold", "ckks", "paillier"]
-"""What a sum is protected by."""
-
-
-class SecureAggregation(Strict):
-    """With a protocol the coordinator learns the weighted mean of updates and metrics, and no single one.
-
-    `secure_aggregation: secagg+` takes the defaults; `secure_aggregation: {protocol: secagg+, clip: 4}` changes them.
-    What a site requires stands in its own policy; a job that assumes less is refused there.
-
-    Args:
-        protocol: `secagg+` (pairwise masks; Bell et al. 2020), `threshold` (encryption under a key that nobody holds;
-            Mouchet et al. 2021), `ckks` or `paillier` (encryption under a key that the participants share), or `none`.
-        clip: Largest change of a weight in one round; what is larger is cut to it, and counted in the result.
-        bits: Of a protected value, 32 or 64; `ckks` has 32 only. A mean's error is below clip * participants / 2^31
-            with 32 and equal numbers of examples.
-        corrupt: Largest share of the participants that works together with the coordinator.
-        dropout: Largest share that drops out of a round.
-        adversary: `active`: the coordinator may say anything to anybody; `curious`: it follows the protocol, which
-            saves `secagg+` one exchange, and is all that `ckks` and `paillier` hold against.
-        least_cohort: Fewest participants in a sum. With 2, each can compute the other's update.
-        key_bits: Of the key of `paillier`.
-        examples: `protected`: numbers of rows, and sums of `standardize: federated`, leave a site inside a protected sum
-            only; `clear`: the coordinator is told each site's.
-    """
-
-    protocol: Literal["none", "secagg+", "threshold", "ckks", "paillier"] = "none"
-    clip: float = Field(default=8.0, gt=0)
-    bits: Literal[32, 64] = 32
-    corrupt: float = Field(default=0.05, ge=0, lt=1)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    adversary: Literal["active", "curious"] = "active"
-    least_cohort: int = Field(default=3, ge=2)
-    examples: Literal["protected", "clear"] = "protected"
-    key_bits: int = Field(default=3072, ge=2048, le=16384, multiple_of=16)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _word(cls, written: Any) -> Any:
-        return {"protocol": written} if isinstance(written, str) else written
-
-    @model_serializer(mode="wrap")
-    def _as_word(self, handler: SerializerFunctionWrapHandler) -> Any:
-        defaults = self.model_copy(update={"protocol": "none"}) == SecureAggregation()
-        return self.protocol if defaults else handler(self)
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.protocol not in ("ckks", "paillier"):
-            return self
-        if self.adversary == "active":
-            raise ValueError(
-                f"under {self.protocol} a coordinator that lies can have the update of a single site decrypted. If it is "
-                f"trusted to follow the protocol, say so: {{protocol: {self.protocol}, adversary: curious}}. "
-                "If not, use secagg+ or threshold, which hold against a coordinator that says anything"
-            )
-        if self.protocol == "ckks" and self.bits != 32:
-            raise ValueError(f"bits: ckks sums values of 32 bits, not of {self.bits}")
-        return self
-
-
 class Protection(Strict):
     """How updates are protected on their way; every receipt says it.
 
     Args:
         secure_aggregation: Whether the coordinator learns only the sum of the updates: a protocol, or a mapping.
+        differential_privacy: What is promised to each participant, and by how much noise; none when absent.
     """
 
     secure_aggregation: SecureAggregation = SecureAggregation()
+    differential_privacy: ClientPrivacy | None = None
 
     @property
     def on(self) -> bool:
         """Whether updates are summed under protection."""
         return self.secure_aggregation.protocol != "none"
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> Any:
+        told = handler(self)
+        if self.differential_privacy is None:
+            told.pop("differential_privacy", None)
+        return told
 
 
 class Stop(Strict):
@@ -335,16 +287,17 @@ class TrainJob(Strict):
                 raise ValueError(
                     f"{idle}: there is nothing to judge by; set evaluation.federated or evaluation.central"
                 )
+        check_private(self)
         return self
 
 
-AnyJob = TrainJob | PsiJob | VerticalJob
+AnyJob = TrainJob | PsiJob | VerticalJob | AnalyticsJob
 """Every kind of job this version knows."""
 
 Job = Annotated[AnyJob, Field(discriminator="kind")]
 """The same, as a file has it: its `kind` says which."""
 
-JOB_KINDS = ("train", "psi", "vertical")
+JOB_KINDS = ("train", "psi", "vertical", "analytics")
 
 BUILT_IN_TASKS = ("tabular-classifier", "image-classifier")
 

@@ -50,7 +50,7 @@ def check_job_kind(source: Source) -> tuple[list[Problem], bool]:
 def _likely(data: dict[str, Any]) -> str:
     """The kind of a job that does not say it."""
     if "parties" not in data:
-        return "train"
+        return "analytics" if "ask" in data else "train"
     return "vertical" if "label" in data or "models" in data else "psi"
 
 

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
+from fedcore.errors import did_you_mean
+from fedcore.jobs.asks import check_statistic
 from fedcore.jobs.common import Address, Bytes, Name, Strict
 from fedcore.jobs.datasets import DataSet
-from fedcore.jobs.job import SumProtocol
 from fedcore.jobs.psi import Protocol
+from fedcore.jobs.secure import SumProtocol
+
+Kind = Literal["train", "psi", "vertical", "analytics"]
+Neighbours = Literal[
+    "add-remove-row",
+    "add-remove-person",
+    "add-remove-client",
+    "replace-row",
+    "replace-person",
+    "replace-client",
+]
+"""Words of `fedcore.privacy.sensitivity.neighbours`."""
 
 
 class Revealed(Strict):
@@ -54,13 +67,25 @@ class Rule(Strict):
         purpose: A purpose the job must state, or `any`.
         min_cohort: Fewest participants the run must have.
         min_rows: Fewest rows of this site over which anything is computed and released; in a `vertical` job also the
-            fewest that all parties share.
+            fewest that all parties share. In an `analytics` job where this site's answer is seen by itself; a protected
+            sum takes sites of any size, unless `small_cells` is `never`.
         peers: For `psi` and `vertical`: parties with which this site finds shared rows, or `any`; nobody when absent.
         protocols: For `psi`: protocols that may be used, or `any`.
         reveal: For `psi` and `vertical`: what others may learn. What this site itself learns is for the others to allow.
+        askers: For `analytics`: who may ask, as the coordinator knows the person, or `any`.
+        statistics: For `analytics`: `all`, or which: aggregates of SQL (`count`, `mean`, ...) and kinds of question
+            (`cox`, `histogram`, ...).
+        min_cell: For `analytics`: fewest rows behind a number of a table; smaller cells are suppressed. Never below 3.
+        small_cells: For `analytics`: `in_sums`: a cell of fewer than `min_cell` rows of this site may go into a protected
+            sum, which is suppressed where the sum is small; `never`: it is kept back there too.
+        rows_per_parameter: For `analytics`: rows that each estimated parameter of a model needs; of this site where its
+            answer is seen by itself, else of the sum.
+        private: For `analytics`: whether answers leave under differential privacy only.
+        keys: For `analytics`: values of a column of categories that this site tells before it is asked: `declared` ones
+            (`levels` of the data set) only, or `told`: also those that at least `min_cell` of its rows have.
     """
 
-    jobs: tuple[Literal["train", "psi", "vertical", "analytics"], ...]
+    jobs: tuple[Kind, ...]
     data: str
     columns: Literal["all"] | tuple[str, ...] = "all"
     purpose: str = "any"
@@ -69,13 +94,25 @@ class Rule(Strict):
     peers: Literal["any"] | tuple[Name, ...] = ()
     protocols: Literal["any"] | tuple[Protocol, ...] = "any"
     reveal: Revealed = Revealed()
+    askers: Literal["any"] | tuple[Name, ...] = "any"
+    statistics: Literal["all"] | tuple[str, ...] = "all"
+    min_cell: int = Field(default=5, ge=3)
+    small_cells: Literal["in_sums", "never"] = "in_sums"
+    rows_per_parameter: float = Field(default=5, ge=1, allow_inf_nan=False)
+    private: Literal["required", "optional"] = "optional"
+    keys: Literal["declared", "told"] = "declared"
+
+    @field_validator("statistics")
+    @classmethod
+    def _statistics(cls, words: Literal["all"] | tuple[str, ...]) -> Literal["all"] | tuple[str, ...]:
+        return words if isinstance(words, str) else tuple(map(check_statistic, words))
 
 
 class Aggregated(Strict):
     """What this site requires of secure aggregation; a job that assumes less is refused.
 
     Args:
-        required: Whether updates and metrics leave under secure aggregation only, whatever a job says.
+        required: Whether updates, metrics and answers leave under secure aggregation only, whatever a job says.
         least_cohort: Fewest participants in a sum that this site's update is in; a rule's `min_cohort` where that is
             more.
         corrupt: Share of the participants that may work together with the coordinator.
@@ -95,6 +132,53 @@ class Aggregated(Strict):
     personal: bool = False
 
 
+class Approval(Strict):
+    """What a person at the site may allow, for one exact request of an `analytics` job, when no rule does.
+
+    Such a request waits until the person grants or denies it (`fedcore approvals`); meanwhile it is refused. Before there
+    is a question the asker is told names and kinds of columns: those that the nearest rule allows, and all where `columns`
+    may be granted. What `min_cohort`, `min_cell`, `row_id` and `secure_aggregation` hold back, nobody grants.
+
+    Args:
+        by: Who decides, told to those who ask.
+        for: What may be lacking: the request is of nobody in `askers`, over other `columns`, for other `statistics`, for
+            another `purpose`, or without the differential `privacy` that a rule requires; `any` of these, also on a data
+            set that no rule is for: a rule's defaults hold then.
+    """
+
+    by: Name
+    for_: tuple[Literal["askers", "columns", "statistics", "purpose", "privacy", "any"], ...] = Field(
+        alias="for"
+    )
+
+    @field_validator("for_")
+    @classmethod
+    def _some(cls, words: tuple[str, ...]) -> tuple[str, ...]:
+        if not words:
+            raise ValueError(
+                "name what a person may allow, such as askers; leave approval out where it is nothing"
+            )
+        return words
+
+
+class SiteBudget(Strict):
+    """What may be spent of a data set's privacy, over all jobs together.
+
+    Args:
+        epsilon: Of all answers and models together, in the time that `per` says.
+        delta: Of the same.
+        per: Whether a new budget begins each calendar `year`.
+        neighbours: Whose presence is hidden, and what may change about it; a request under another relation is refused.
+        required_for: Kinds of job that may use the data set under differential privacy only.
+    """
+
+    epsilon: float = Field(gt=0, allow_inf_nan=False)
+    delta: float = Field(default=0, ge=0, lt=1)
+    per: Literal["year", "ever"] = "year"
+    neighbours: Neighbours = "add-remove-row"
+    required_for: tuple[Kind, ...] = ()
+
+
 class Policy(Strict):
     """What may run and what may leave. Denied unless a rule allows it.
 
@@ -105,6 +189,8 @@ class Policy(Strict):
         secure_aggregation: What is required where updates are summed under protection.
         aggregators: What may leave through another participant that adds up its region: `protected`, what is under secure
             aggregation, of which it learns nothing; `any`, plain updates too, which it can read.
+        approval: What a person may allow; nothing when absent.
+        privacy: Privacy budgets by data set.
     """
 
     default: Literal["deny"] = "deny"
@@ -112,6 +198,8 @@ class Policy(Strict):
     code: tuple[str, ...] = ("fedcore", "strategies")
     secure_aggregation: Aggregated = Aggregated()
     aggregators: Literal["protected", "any"] = "protected"
+    approval: Approval | None = None
+    privacy: dict[Name, SiteBudget] = Field(default_factory=dict)
 
 
 class Resources(Strict):
@@ -185,3 +273,13 @@ class Participant(Strict):
     inbound: Inbound | None = None
     nodes: tuple[Path, ...] = ()
     output: Path | None = None
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        # A budget under a misspelt name would hold nothing back.
+        for name in self.policy.privacy:
+            if name not in self.catalogue:
+                raise ValueError(
+                    f"policy.privacy: {name} is no data set of the catalogue; {did_you_mean(name, self.catalogue)}"
+                )
+        return self

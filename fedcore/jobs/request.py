@@ -11,9 +11,12 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from fedcore.errors import JobError
+from fedcore.jobs.analytics import AnalyticsJob, AnswerPrivacy
 from fedcore.jobs.common import Address, Name, Seconds, Strict
-from fedcore.jobs.job import LocalTraining, SecureAggregation, Strategy, Task, TrainJob
+from fedcore.jobs.job import LocalTraining, Strategy, Task, TrainJob
+from fedcore.jobs.privacy import ClientPrivacy, NoisePlan
 from fedcore.jobs.psi import Items, Protocol, PsiJob, PsiParty, Reveal
+from fedcore.jobs.secure import SecureAggregation
 from fedcore.jobs.vertical import VerticalJob
 
 RECORD = "fedcore"
@@ -21,6 +24,9 @@ RECORD = "fedcore"
 
 SECURE = "secure"
 """Name of the ConfigRecord that carries secure aggregation, in messages and replies."""
+PRIVATE = "private"
+"""Name of the ConfigRecord with the clip of a round, in a message; and in a reply with what an update's noise asks of the
+sum that it is in."""
 TOTALS = "query.totals"
 """Type of the message that is answered with what goes into an exact sum, under secure aggregation only."""
 NODES = "nodes"
@@ -43,6 +49,8 @@ INTERSECT = "query.intersect"
 """Type of the message that has a party take part in an intersection."""
 STEP = "query.vertical"
 """Type of the message that has the parties of a vertical job do one step of it."""
+ADMIT = "query.admit"
+"""Type of the message that asks a participant whether it takes part in a question of an analytics job."""
 MEETINGS = (INTERSECT, STEP)
 """Messages that have participants meet: sent once, since the others notice when one of them is gone."""
 
@@ -81,7 +89,8 @@ class TrainRequest(Request):
     Args:
         data, task, local, strategy, seed: Of the job.
         schema_: What the participants agreed their rows look like; None while preparing.
-        secure_aggregation: Of the job's protection.
+        secure_aggregation, differential_privacy: Of the job's protection.
+        noise: How the promise of `differential_privacy` is kept; None while preparing.
     """
 
     kind: Literal["train"]
@@ -92,6 +101,8 @@ class TrainRequest(Request):
     seed: int
     schema_: dict[str, Any] | None = None
     secure_aggregation: SecureAggregation = SecureAggregation()
+    differential_privacy: ClientPrivacy | None = None
+    noise: NoisePlan | None = None
 
     @property
     def protected(self) -> bool:
@@ -99,9 +110,14 @@ class TrainRequest(Request):
         return self.secure_aggregation.protocol != "none"
 
     @property
+    def private(self) -> bool:
+        """Whether nothing but updates with noise leaves a site."""
+        return self.differential_privacy is not None
+
+    @property
     def counts_hidden(self) -> bool:
         """Whether the coordinator is not to be told how many rows this site has."""
-        return self.protected and self.secure_aggregation.examples == "protected"
+        return self.private or (self.protected and self.secure_aggregation.examples == "protected")
 
     def data_of(self, participant: str) -> str | None:
         """The job's, at every participant."""
@@ -110,7 +126,7 @@ class TrainRequest(Request):
     @cached_property
     def rows_key(self) -> str:
         """What decides which rows are read for which purpose; equal for a run's prepare and its rounds."""
-        return self.model_dump_json(exclude={"cohort", "schema_", "strategy"})
+        return self.model_dump_json(exclude={"cohort", "schema_", "strategy", "noise"})
 
     @cached_property
     def work_key(self) -> str:
@@ -221,10 +237,60 @@ class Appointment:
         return self.peer
 
 
-_KINDS: dict[str, type[Request]] = {"train": TrainRequest, "psi": PsiRequest, "vertical": VerticalRequest}
+class AnalyticsRequest(Request):
+    """A request of an analytics job.
+
+    Args:
+        data, asker: Of the job.
+        least: Participants that an answer needs.
+        secure_aggregation, differential_privacy: Of the job's protection.
+        shares: Questions that the job's privacy budget is split over.
+        name: Of the question this is about; empty while preparing.
+        question: What is asked, as `fedcore.analytics.question.read` takes it; empty while preparing.
+        state: Of the question's rounds; what the site needs of it.
+    """
+
+    kind: Literal["analytics"]
+    data: Name
+    asker: Name
+    least: int
+    secure_aggregation: SecureAggregation
+    differential_privacy: AnswerPrivacy | None = None
+    shares: int = 1
+    name: str = ""
+    question: dict[str, Any] = Field(default_factory=dict)
+    state: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def protected(self) -> bool:
+        """Whether answers are summed under protection."""
+        return self.secure_aggregation.protocol != "none"
+
+    def data_of(self, participant: str) -> str | None:
+        """The job's, at every participant."""
+        return self.data
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what is asked, by whom, for what and under which protection, whatever the run; hex.
+
+        An approval is bound to it.
+        """
+        told = self.model_dump_json(exclude={"run", "job", "cohort", "state", "name", "shares"})
+        return hashlib.sha256(told.encode()).hexdigest()
 
 
-def request_for(job: TrainJob, run: str, cohort: int, schema: dict[str, Any] | None) -> TrainRequest:
+_KINDS: dict[str, type[Request]] = {
+    "train": TrainRequest,
+    "psi": PsiRequest,
+    "vertical": VerticalRequest,
+    "analytics": AnalyticsRequest,
+}
+
+
+def request_for(
+    job: TrainJob, run: str, cohort: int, schema: dict[str, Any] | None, noise: NoisePlan | None = None
+) -> TrainRequest:
     """The request that a train job makes of each participant of a run."""
     return TrainRequest(
         run=run,
@@ -239,6 +305,8 @@ def request_for(job: TrainJob, run: str, cohort: int, schema: dict[str, Any] | N
         seed=job.seed,
         schema_=schema,
         secure_aggregation=job.protection.secure_aggregation,
+        differential_privacy=job.protection.differential_privacy,
+        noise=noise,
     )
 
 
@@ -273,6 +341,23 @@ def vertical_request_for(
         plan=job,
         step=step,
         meetings=meetings,
+    )
+
+
+def analytics_request_for(job: AnalyticsJob, run: str, cohort: int) -> AnalyticsRequest:
+    """The request that an analytics job makes of each participant before it asks anything."""
+    return AnalyticsRequest(
+        run=run,
+        job=job.name,
+        kind=job.kind,
+        purpose=job.purpose,
+        cohort=cohort,
+        data=job.data,
+        asker=job.asker,
+        least=job.participants.min,
+        secure_aggregation=job.protection.secure_aggregation,
+        differential_privacy=job.protection.differential_privacy,
+        shares=len(job.ask),
     )
 
 

@@ -12,10 +12,12 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 from fedcore.errors import JobError
 from fedcore.jobs.participant import Participant
 from fedcore.jobs.request import (
+    ADMIT,
     AGGREGATE,
     SECURE,
     STEP,
     TOTALS,
+    AnalyticsRequest,
     PsiRequest,
     Request,
     TrainRequest,
@@ -27,6 +29,7 @@ from fedcore.participant.mods.guard import guard
 from fedcore.participant.mods.leased import leased
 from fedcore.participant.mods.metering import metering
 from fedcore.participant.mods.policy import policy, request_of
+from fedcore.participant.mods.privacy import privacy
 from fedcore.participant.psi import Progress
 
 R = TypeVar("R", bound=Request)
@@ -46,13 +49,13 @@ def build_client_app(
 
     Returns:
         An app with `train`, `evaluate`, `query.prepare`, `query.totals`, `query.nodes`, `query.secure`, `query.session`,
-        `query.intersect` and `query.vertical`; nothing leaves but through its mods.
+        `query.intersect`, `query.vertical` and `query.admit`; nothing leaves but through its mods.
     """
     meet = meetings or OverNetwork()
     # On one machine the coordinator is trusted with keys anyway.
     signed = isinstance(meet, OverNetwork) and not meet.loopback
     layers = [guard(resolve), evidence(resolve), metering(resolve, signed), policy(resolve), leased(resolve)]
-    app = ClientApp(mods=[*layers, _secure(resolve, signed)])
+    app = ClientApp(mods=[*layers, _secure(resolve, signed), privacy(resolve)])
 
     # The work imports torch, so it is imported when there is work.
     @app.query("prepare")
@@ -66,6 +69,10 @@ def build_client_app(
             from fedcore.participant import vertical
 
             return vertical.prepare(resolve(context), request, message, meet)
+        if isinstance(request, AnalyticsRequest):
+            from fedcore.participant import analytics
+
+            return analytics.prepare(resolve(context), request, message)
         from fedcore.participant import work
 
         return work.prepare(resolve(context), _of(message, TrainRequest), message)
@@ -84,8 +91,19 @@ def build_client_app(
         watch = progress or (lambda party, phase, done, of: None)
         return vertical.take_part(resolve(context), _of(message, VerticalRequest), message, meet, watch)
 
+    @app.query(ADMIT.removeprefix("query."))
+    def admit(message: Message, context: Context) -> Message:
+        from fedcore.participant import analytics
+
+        return analytics.admit(resolve(context), _of(message, AnalyticsRequest), message)
+
     @app.query(TOTALS.removeprefix("query."))
     def totals(message: Message, context: Context) -> Message:
+        request = request_of(message)
+        if isinstance(request, AnalyticsRequest):
+            from fedcore.participant import analytics
+
+            return analytics.answer(resolve(context), request, message)
         from fedcore.participant import work
 
         return work.totals(resolve(context), _of(message, TrainRequest), message)
@@ -144,7 +162,8 @@ def _secure(resolve: Callable[[Context], Participant], signed: bool) -> Mod:
 
     def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         participant, request = resolve(context), request_of(message)
-        if not (isinstance(request, TrainRequest) and request.protected) and SECURE not in message.content:
+        summed = isinstance(request, TrainRequest | AnalyticsRequest) and request.protected
+        if not summed and SECURE not in message.content:
             return call_next(message, context)
         from fedcore.participant.mods import secure
 

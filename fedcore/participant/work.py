@@ -21,7 +21,7 @@ from fedcore.participant.store import load_state, save_state
 from strategies.base import EXTRA, ClientHalf, split
 from strategies.registry import resolve
 
-LAYERS = {"policy": "on", "disclosure": "off", "privacy": "off"}
+LAYERS = {"policy": "on", "disclosure": "off"}
 """Layers of the release gate in this version, for the run's receipt."""
 
 
@@ -31,13 +31,17 @@ def prepare(participant: Participant, request: TrainRequest, message: Message) -
     Where counts are hidden, neither they nor the sums are told here: `totals` gives them to a protected sum.
     """
     site = open_site(participant, request)
+    promised = request.differential_privacy
     about = {
         **site.describe(),
         **({} if request.counts_hidden else site.counts()),
+        **_agreed_classes(site, request),
         "name": participant.name,
         "layers": {
             "evidence": participant.evidence,
             **LAYERS,
+            "privacy": promised.word if promised else "off",
+            **_budget(participant, request),
             "protection": request.secure_aggregation.protocol if request.protected else "off",
         },
     }
@@ -46,6 +50,35 @@ def prepare(participant: Participant, request: TrainRequest, message: Message) -
         sums, squares = moments
         content["moments"] = MetricRecord({"rows": len(site.train), "sums": sums, "squares": squares})
     return Message(content, reply_to=message)
+
+
+def _budget(participant: Participant, request: TrainRequest) -> dict[str, str]:
+    """Whether a promise is paid from a budget of the site's."""
+    if not request.private:
+        return {}
+    return {"budget": "charged" if request.data in participant.policy.privacy else "none stated"}
+
+
+def _agreed_classes(site: Site, request: TrainRequest) -> dict[str, list[int | float | str]]:
+    """Under differential privacy the classes that the job names; which of them the site has is not told.
+
+    Raises:
+        JobError: It names none.
+        DataError: The site has others.
+    """
+    promised = request.differential_privacy
+    if promised is None or not site.classes:
+        return {}
+    if promised.classes is None:
+        raise JobError(
+            "the task is a classification; protection.differential_privacy.classes must name its classes"
+        )
+    if set(site.classes) - set(promised.classes):
+        raise DataError(
+            f"the target {request.task.target!r} has values that protection.differential_privacy.classes does not name; "
+            "name all values it can have"
+        )
+    return {"classes": list(promised.classes)}
 
 
 def totals(participant: Participant, request: TrainRequest, message: Message) -> Message:

@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 from fedcore.coordinator.grids.layer import Layer
 from fedcore.errors import RunInterrupted
 from fedcore.flower import through_outage
-from fedcore.jobs.request import RECORD, TrainRequest
+from fedcore.jobs.request import RECORD, Request
 
 CHECK = 0.5  # seconds between looks at who is online
 
@@ -34,7 +34,7 @@ class CohortGrid(Layer):
         self.members = dict(members)
         self.minimum = minimum
         self.patience = patience
-        self.request: TrainRequest | None = None
+        self.request: Request | None = None
 
     def get_node_ids(self) -> list[int]:
         """Members that are online, by name.

@@ -22,9 +22,11 @@ from fedcore.trust import evidence
 
 EXTRA = "extra/"
 _WITHOUT_EXAMPLES = ("prepare", "intersect", "placement", "totals")
-"""Exchanges whose replies carry no metrics to be averaged; so do those of `OF_PARTIES`."""
+"""Exchanges whose replies carry no metrics to be averaged; so do those of `OF_PARTIES` and `QUESTION`."""
 OF_PARTIES = "step "
 """What the names of exchanges begin with in which parties do a step of a job with each other."""
+QUESTION = "question "
+"""What the names of exchanges begin with in which a question of an analytics job is asked."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Phase:
     """One exchange with the cohort.
 
     Args:
-        name: `prepare`, `train`, `evaluate`, `local baseline`, `intersect` or `step NAME`.
+        name: `prepare`, `train`, `evaluate`, `local baseline`, `intersect`, `step NAME` or `question NAME`.
         number: The round.
         seconds: From the first message to the last reply.
         sites: Per participant: metrics, seconds, bytes, examples.
@@ -196,14 +198,14 @@ class EvidenceGrid(Layer):
         if REGION in reply.content:
             # The reply of several participants, whose examples it has.
             rows = None
-        bare = self.phase.name in _WITHOUT_EXAMPLES or self.phase.name.startswith(OF_PARTIES)
+        bare = self.phase.name in _WITHOUT_EXAMPLES or self.phase.name.startswith((OF_PARTIES, QUESTION))
         reason_found = None if bare else _bad_examples(reply, rows)
         reason_found = reason_found or self._bad_arrays(reply, shapes)
         return Lost(party, step, "DataError", reason_found) if reason_found else None
 
     def _bad_arrays(self, reply: Message, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
         for record in arrays_in(reply.content):
-            problem = _bad_array(record, shapes)
+            problem = _bad_array(record, shapes, new=self.phase.name.startswith(QUESTION))
             if problem:
                 return problem
         layout = _shapes(reply)
@@ -262,9 +264,9 @@ def _bad_examples(reply: Message, rows: int | None) -> str | None:
     return None
 
 
-def _bad_array(record: ArrayRecord, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+def _bad_array(record: ArrayRecord, shapes: Mapping[str, tuple[int, ...]], *, new: bool) -> str | None:
     for name, array in record.items():
-        if name not in shapes and not name.startswith(EXTRA):
+        if name not in shapes and not new and not name.startswith(EXTRA):
             return f"the update has an array {name!r} that the model does not have"
         try:
             value = array.numpy()

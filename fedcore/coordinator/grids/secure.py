@@ -19,7 +19,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from crypto.errors import ProtocolError
@@ -33,18 +33,19 @@ from fedcore.coordinator.grids.protocols.secagg import MaskSession
 from fedcore.coordinator.grids.protocols.shared_key import SharedKeySession
 from fedcore.coordinator.grids.protocols.threshold import ThresholdSession
 from fedcore.coordinator.grids.secure_account import Account
-from fedcore.coordinator.grids.secure_stages import Stages, record, told_bytes, told_text
-from fedcore.flower import NDArray, array_record, arrays_in, digest_of, ndarrays
-from fedcore.jobs.job import SumProtocol
+from fedcore.coordinator.grids.secure_stages import Stages, alike, record, told_bytes, told_text
+from fedcore.flower import NDArray, array_record, arrays_in, ndarrays
 from fedcore.jobs.request import SECURE
+from fedcore.jobs.secure import SumProtocol
 from fedcore.participant.mods.protocols.base import ACTIVE, KEY_BITS, PROTOCOLS, Agreed, needs
 from fedcore.participant.protected import MASKED, Form, Layout, same_metrics, unpack
+from fedcore.participant.protected_steps import StepForm, StepLayout, unpack_steps
 from fedcore.participant.sums import SumForm, SumLayout, unpack_sums
 
 log = logging.getLogger("fedcore.coordinator")
 
 T = TypeVar("T")
-L = TypeVar("L", Layout, SumLayout)
+L = TypeVar("L", Layout, SumLayout, StepLayout)
 
 PATIENCE = 60.0
 PROTECTED = ("train", "evaluate")
@@ -73,6 +74,8 @@ class SecureAggregationGrid(Layer):
         patience: Seconds to wait in a stage without work.
         refused: Told a participant's name and why when what it sent cannot be used.
         stage: Told the name of each stage before it begins.
+        steps: Updates are whole numbers with noise: the strategy's reply has their sums, int64, and in the place of
+            `num-examples` how many participants are in them. Under `secagg+` only.
 
     Attributes:
         account: Of the last exchange.
@@ -98,6 +101,7 @@ class SecureAggregationGrid(Layer):
         patience: float = PATIENCE,
         refused: Callable[[str, str], None] | None = None,
         stage: Callable[[str], None] | None = None,
+        steps: bool = False,
     ) -> None:
         super().__init__(grid)
         self.agreed = Agreed(assumptions or Assumptions(), protocol, key_bits)
@@ -109,6 +113,7 @@ class SecureAggregationGrid(Layer):
         self.control, self.patience = control, patience
         self._refused = refused or (lambda name, why: None)
         self._stage = stage or (lambda name: None)
+        self.steps = steps
         self._sessions: list[Session] = []
         self._metrics: dict[str, tuple[str, ...]] = {}
         self.account = Account(0, protocol)
@@ -219,13 +224,15 @@ class SecureAggregationGrid(Layer):
     def _protected(self, asked: list[Message], timeout: float | None) -> Message:
         kind = asked[0].metadata.message_type
         stages, session, bodies = self._begun(asked)
+        if self.steps and kind == "train":
+            return self._in_steps(stages, session, bodies, asked, timeout)
         form = Form(
             self.clip,
             session.size,
             self.largest_weight,
             self.bits,
             self._metrics.get(kind, ()),
-            changes=_alike(asked),
+            changes=alike(asked),
             checks=CHECKS,
         )
         layouts, first = self._collect(stages, session, bodies, asked, form, Layout.from_json, timeout)
@@ -234,6 +241,27 @@ class SecureAggregationGrid(Layer):
             name: value for record in arrays_in(asked[0].content) for name, value in ndarrays(record).items()
         }
         return self._reply(session, first, total, layouts, form, before, kind)
+
+    def _in_steps(
+        self,
+        stages: Stages,
+        session: Session,
+        bodies: Mapping[str, bytes],
+        asked: list[Message],
+        timeout: float | None,
+    ) -> Message:
+        form = StepForm(session.size, self.bits)
+        layouts, reply = self._collect(stages, session, bodies, asked, form, StepLayout.from_json, timeout)
+        total = session.open(stages)
+        try:
+            sums, count = unpack_steps(total, layouts[0], form)
+        except ValueError as error:
+            raise session.failed("mean", len(layouts), session.least, str(error)) from error
+        self.account.summed = count
+        reply.content = RecordDict(
+            {"arrays": array_record(sums), "metrics": metric_record({EXAMPLES: count})}
+        )
+        return reply
 
     def _collect(
         self,
@@ -359,19 +387,3 @@ def unfit(agreed: Agreed, bits: int = 32) -> None:
 
 def _kind(message: Message) -> str:
     return message.metadata.message_type.split(".")[0]
-
-
-def _alike(asked: list[Message]) -> bool:
-    """Whether all participants are sent the same, so that changes since then can be summed."""
-    records = {
-        tuple(id(record) for record in arrays_in(message.content)): message.content for message in asked
-    }
-    arrays = len(records) == 1 or len({digest_of(content) for content in records.values()}) == 1
-    first = _settings(asked[0])
-    return arrays and all(_settings(message) == first for message in asked)
-
-
-def _settings(message: Message) -> list[tuple[str, dict[str, Any]]]:
-    return sorted(
-        (name, dict(record)) for name, record in message.content.items() if isinstance(record, ConfigRecord)
-    )

@@ -12,7 +12,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from crypto.errors import ProtocolError
 from crypto.secagg.protocol import RoundFailed
 from fedcore.coordinator.grids.secure_account import Account
-from fedcore.flower import payload_bytes
+from fedcore.flower import arrays_in, digest_of, payload_bytes
 from fedcore.jobs.request import SECURE
 
 
@@ -137,3 +137,19 @@ def _field(content: RecordDict, key: str, kind: type) -> Any:
             "the reply is none of secure aggregation; its participant lacks secure_aggregation_mod", step=key
         )
     return value
+
+
+def alike(asked: list[Message]) -> bool:
+    """Whether all participants are sent the same, so that changes since then can be summed."""
+    records = {
+        tuple(id(record) for record in arrays_in(message.content)): message.content for message in asked
+    }
+    arrays = len(records) == 1 or len({digest_of(content) for content in records.values()}) == 1
+    first = _settings(asked[0])
+    return arrays and all(_settings(message) == first for message in asked)
+
+
+def _settings(message: Message) -> list[tuple[str, dict[str, Any]]]:
+    return sorted(
+        (name, dict(record)) for name, record in message.content.items() if isinstance(record, ConfigRecord)
+    )

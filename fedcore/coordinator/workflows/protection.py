@@ -16,11 +16,13 @@ from fedcore.coordinator.grids.evidence import EvidenceGrid
 from fedcore.coordinator.grids.layer import Layer
 from fedcore.coordinator.grids.secure import PATIENCE, SecureAggregationGrid
 from fedcore.coordinator.prepare import COUNTS, Agreement, Moments
+from fedcore.coordinator.workflows.private import check_strategy, losses
 from fedcore.coordinator.workflows.settings import Settings
 from fedcore.errors import JobError, ProtocolFailed
 from fedcore.flower import NDArray
-from fedcore.jobs.job import SumProtocol, TrainJob
+from fedcore.jobs.job import TrainJob
 from fedcore.jobs.request import TOTALS
+from fedcore.jobs.secure import SumProtocol
 from fedcore.participant.mods.protocols.base import needs
 from fedcore.trust.signing import authenticator
 from strategies.registry import Entry, names, resolve
@@ -43,12 +45,16 @@ def check_summable(job: TrainJob, entry: Entry) -> None:
         JobError: It needs each participant's update, or nobody has said that it does not; or what the protocol needs is
             not installed.
     """
-    if not job.protection.on:
+    private = job.protection.differential_privacy is not None
+    if not job.protection.on and not private:
         return
-    missing = needs(job.protection.secure_aggregation.protocol)
+    missing = needs(job.protection.secure_aggregation.protocol) if job.protection.on else None
     if missing is not None:
         raise JobError(f"protection.secure_aggregation: {missing}", party="coordinator", step="prepare")
     if entry.summable:
+        return
+    if private:
+        check_strategy(job, entry)
         return
     if entry.summable is False:
         good = ", ".join(name for name in names() if resolve(name).summable)
@@ -91,11 +97,14 @@ def secure_grid(
     if asked.protocol == "none":
         raise ValueError("the job asks for no secure aggregation")
     chosen = protocol or asked.protocol
+    private = job.protection.differential_privacy is not None
+    # A smaller sum would have less noise than was promised.
+    present = losses(job, len(agreement.members))[1] if private else 0
     assumptions = Assumptions(
         corrupt=asked.corrupt,
         dropout=asked.dropout,
         adversary=asked.adversary,
-        least_cohort=asked.least_cohort,
+        least_cohort=max(asked.least_cohort, present),
         enrolled=max(settings.expected, len(agreement.members)),
     )
     rules = parameters if chosen == "secagg+" else committee
@@ -121,6 +130,7 @@ def secure_grid(
         patience=min(job.deadline, PATIENCE),
         refused=evidence.refuse,
         stage=settings.watcher.stage_started,
+        steps=private,
     )
 
 

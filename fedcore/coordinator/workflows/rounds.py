@@ -20,9 +20,11 @@ from fedcore.coordinator.grids.evidence import EvidenceGrid, Phase
 from fedcore.coordinator.grids.layer import Layer
 from fedcore.coordinator.grids.mean import EXAMPLES
 from fedcore.coordinator.grids.metering import MeteringGrid
+from fedcore.coordinator.grids.private import PrivateGrid
 from fedcore.coordinator.grids.secure import SecureAggregationGrid
 from fedcore.coordinator.model import Model
 from fedcore.coordinator.placing import Placing
+from fedcore.coordinator.workflows.private import PrivateRun
 from fedcore.coordinator.workflows.settings import Settings
 from fedcore.errors import JobError, RunInterrupted
 from fedcore.flower import NDArray, array_record, ndarrays
@@ -59,6 +61,7 @@ class Rounds:
         progress: What was done before; rounds are added to it.
         placing: Who plans each round, for a job that is placed.
         metered: Who counts what is used, where the job asks for it.
+        private: What is promised to each participant, where the job asks for it; `grid` is then a `PrivateGrid`.
     """
 
     def __init__(
@@ -72,26 +75,40 @@ class Rounds:
         progress: Progress,
         placing: Placing | None = None,
         metered: MeteringGrid | None = None,
+        private: PrivateRun | None = None,
     ) -> None:
-        self.placing, self.metered = placing, metered
+        self.placing, self.metered, self.private = placing, metered, private
         self.job, self.settings, self.strategy = job, settings, strategy
         self.evidence, self.grid, self.model, self.progress = evidence, grid, model, progress
+        secure = grid.secure if isinstance(grid, PrivateGrid) else grid
+        self.secure = secure if isinstance(secure, SecureAggregationGrid) else None
         self.protection: dict[str, Any] = {}
+        self.privacy: dict[str, Any] = {}
 
     def run(self, arrays: dict[str, NDArray]) -> dict[str, NDArray]:
         """All rounds that are left; the model to keep."""
         done = len(self.progress.rounds)
         for number in range(done + 1, self.job.rounds + 1):
-            if self.progress.stopped:
+            if self._paid() or self.progress.stopped:
                 break
             arrays = self._round(number, arrays)
         if self.job.stop and self.progress.best:
             return self._best_arrays() or arrays
         return arrays
 
+    def _paid(self) -> bool:
+        """Whether all rounds that were paid for were begun; rounds that were cut off are among them."""
+        private = self.private
+        if private is None or private.left > 0 or not self.progress.rounds:
+            return False
+        done, paid = len(self.progress.rounds), private.noise.releases
+        self.progress.stopped = f"all {paid} rounds that were paid for were begun, {done} completed"
+        return True
+
     def _round(self, number: int, arrays: dict[str, NDArray]) -> dict[str, NDArray]:
         began = time.monotonic()
         self.protection = {}
+        self.privacy = {}
         with _seeded(self.job.seed, number):
             new, train_metrics, train = self._train(number, arrays)
             arrays = new if new is not None else arrays
@@ -106,6 +123,8 @@ class Rounds:
         record["empty"] = new is None
         if self.protection:
             record["protection"] = self.protection
+        if self.privacy:
+            record["privacy"] = self.privacy
         if self.placing is not None:
             record["placement"] = self.placing.account()
         record["elapsed"] = time.monotonic() - began
@@ -122,11 +141,16 @@ class Rounds:
     def _train(
         self, number: int, arrays: dict[str, NDArray]
     ) -> tuple[dict[str, NDArray] | None, dict[str, float], Phase]:
+        if self.private is not None and isinstance(self.grid, PrivateGrid):
+            self.private.begin()
+            self.grid.clip = self.private.clip
         phase = self.evidence.begin("train", number)
         messages = self.strategy.configure_train(number, array_record(arrays), ConfigRecord(), self.grid)
         if self.metered is not None and self.placing is not None:
             self.metered.follow(self.placing.plan)
         replies = list(self.grid.send_and_receive(messages, timeout=self.job.deadline))
+        if self.private is not None and isinstance(self.grid, PrivateGrid):
+            self.privacy = self.private.finished(self.grid.summed, self.grid.bits)
         if self._summed(phase):
             self._enough(phase)
         with self._aggregating(phase):
@@ -171,9 +195,9 @@ class Rounds:
 
     def _summed(self, phase: Phase) -> bool:
         """Take down what secure aggregation was; False when it gave no sum, and the next round goes on."""
-        if not isinstance(self.grid, SecureAggregationGrid):
+        if self.secure is None:
             return True
-        account = self.grid.account
+        account = self.secure.account
         self.protection[phase.name] = account.as_dict()
         if account.failed:
             self.evidence.refuse("coordinator", account.failed, "RoundFailed")
@@ -181,9 +205,9 @@ class Rounds:
 
     def _enough(self, phase: Phase) -> None:
         valid = len(phase.sites) - len(phase.lost)
-        if isinstance(self.grid, SecureAggregationGrid):
+        if self.secure is not None:
             # Who was lost after its vector had come is in the sum.
-            valid = self.grid.account.summed
+            valid = self.secure.account.summed
         if phase.sites and valid < min(self.job.participants.min, len(phase.sites)):
             told = "; ".join(f"{one.party}: {one.reason}" for one in phase.lost)
             raise RunInterrupted(

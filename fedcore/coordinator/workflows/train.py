@@ -17,11 +17,13 @@ from fedcore.coordinator.grids.hierarchy import HierarchyGrid
 from fedcore.coordinator.grids.layer import Layer
 from fedcore.coordinator.grids.mean import EXAMPLES, MeanGrid, mean_metrics, with_all_metrics
 from fedcore.coordinator.grids.placement import PlacementGrid
+from fedcore.coordinator.grids.private import PrivateGrid
 from fedcore.coordinator.grids.secure import SecureAggregationGrid
 from fedcore.coordinator.model import Model
 from fedcore.coordinator.prepare import Agreement, prepare, wait_for_nodes
 from fedcore.coordinator.workflows.metering import metering_grid
 from fedcore.coordinator.workflows.placement import placing
+from fedcore.coordinator.workflows.private import private_run
 from fedcore.coordinator.workflows.protection import add_totals, check_size, check_summable, secure_grid
 from fedcore.coordinator.workflows.rounds import Progress, Rounds
 from fedcore.coordinator.workflows.settings import GRACE, Settings
@@ -42,6 +44,7 @@ class Outcome:
     Args:
         arrays: The model to keep: the best by `stop.metric`, else the last.
         totals: How the numbers of rows were summed, where each participant's is hidden.
+        privacy: What was promised to each participant, and what of it was used.
     """
 
     arrays: dict[str, NDArray]
@@ -49,6 +52,7 @@ class Outcome:
     agreement: Agreement
     baselines: dict[str, Any] | None = None
     totals: dict[str, Any] | None = None
+    privacy: dict[str, Any] | None = None
 
 
 def run_train(job: TrainJob, grid: Grid, settings: Settings) -> Outcome:
@@ -88,7 +92,9 @@ def run_train(job: TrainJob, grid: Grid, settings: Settings) -> Outcome:
     metered = metering_grid(job, evidence, settings)
     cohort = CohortGrid(metered or evidence, agreement.members, job.participants.min, job.deadline)
     placed = PlacementGrid(cohort, lambda: evidence.phase.number)
+    asked = job.protection.differential_privacy
     top: Layer = MeanGrid(placed) if settings.stream and entry.summable else _Listed(placed)
+    top = placed if asked else top
     totals = None
     if job.protection.on:
         cohort.request = request_for(job, settings.run, len(agreement.members), None)
@@ -104,12 +110,16 @@ def run_train(job: TrainJob, grid: Grid, settings: Settings) -> Outcome:
         checkpoints.restore_strategy_state(strategy, stored.strategy)
         arrays = stored.arrays
         log.info("resumed after round %d", stored.number)
+    private = private_run(job, settings, len(agreement.members), arrays, progress.rounds)
+    if private is not None:
+        top = PrivateGrid(top, private.noise, private.clip)
+        cohort.request = cohort.request.model_copy(update={"noise": private.plan})
     planner = None
     if job.placement is not None:
         planner = placed.planner = placing(
             job, settings, cohort, evidence, hierarchy, agreement, arrays, progress.rounds
         )
-    rounds = Rounds(job, settings, strategy, evidence, top, model, progress, planner, metered)
+    rounds = Rounds(job, settings, strategy, evidence, top, model, progress, planner, metered, private)
     try:
         kept = rounds.run(arrays)
     finally:
@@ -126,7 +136,8 @@ def run_train(job: TrainJob, grid: Grid, settings: Settings) -> Outcome:
         )
         if metered is not None:
             metered.write()
-    return Outcome(kept, progress, agreement, baselines, totals)
+    told = None if private is None else private.as_dict()
+    return Outcome(kept, progress, agreement, baselines, totals, told)
 
 
 def _regional(job: TrainJob, entry: Entry) -> bool:
@@ -145,7 +156,8 @@ def _protected(
 ) -> tuple[SecureAggregationGrid, dict[str, Any] | None]:
     """The grid that sums, once the numbers of rows are known that its words must hold; and how these were summed."""
     top = secure_grid(job, cohort, evidence, agreement, settings)
-    if job.protection.secure_aggregation.examples == "clear":
+    if job.protection.secure_aggregation.examples == "clear" or job.protection.differential_privacy:
+        # Under privacy each counts once, and an exact sum would have no noise.
         return top, None
     told = add_totals(job, cohort, evidence, agreement, settings, top)
     top.largest_weight = agreement.most_examples
@@ -165,7 +177,8 @@ def make_strategy(job: TrainJob) -> tuple[Entry, Strategy]:
         strategy = build(
             job.strategy.use,
             job.strategy.parameters,
-            fraction_train=job.participants.fraction,
+            # Under privacy each participant throws its own coin.
+            fraction_train=1.0 if job.protection.differential_privacy else job.participants.fraction,
             min_train_nodes=least,
             min_evaluate_nodes=least,
             min_available_nodes=least,

@@ -13,13 +13,15 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 from fedcore.errors import FedcoreError
 from fedcore.flower import digest_of, payload_bytes
 from fedcore.jobs.participant import Participant
-from fedcore.jobs.request import PARTY, SECURE, PsiRequest, Request, VerticalRequest
+from fedcore.jobs.request import PARTY, SECURE, AnalyticsRequest, PsiRequest, Request, VerticalRequest
 from fedcore.jobs.reveals import asked_columns, learned_by
 from fedcore.participant.mods.metering import half_in
 from fedcore.participant.mods.policy import request_of
 from fedcore.trust import evidence as log
 
 FILE = "evidence.jsonl"
+_LONGEST = 500
+"""Characters of a question's text in a line; the whole of what waits for approval stands at the site's desk."""
 
 
 def evidence(resolve: Callable[[Context], Participant]) -> Mod:
@@ -77,6 +79,30 @@ def _about(message: Message, participant: str) -> dict[str, Any]:
         **stage,
         **_asked_of_a_pair(request, participant),
         **_asked_of_several(request, participant),
+        **_asked_of_rows(request),
+    }
+
+
+def _asked_of_rows(request: Request) -> dict[str, Any]:
+    """Who asked what of which columns, under which hash; an approval is bound to it."""
+    if not isinstance(request, AnalyticsRequest):
+        return {}
+    told: dict[str, Any] = {"asker": request.asker}
+    if not request.question:
+        return told
+    told |= {"question": request.name, "request": request.digest}
+    from fedcore.analytics import questions
+
+    try:
+        question = questions.read(request.question)
+    except (FedcoreError, AttributeError, ImportError, LookupError, TypeError, ValueError):
+        # What cannot be read is refused by the next layer; that it came is recorded all the same.
+        return told
+    text = question.text
+    return {
+        **told,
+        "text": text if len(text) <= _LONGEST else f"{text[:_LONGEST]}...",
+        "columns": list(question.columns),
     }
 
 

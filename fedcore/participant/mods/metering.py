@@ -73,7 +73,7 @@ def metering(resolve: Callable[[Context], Participant], signed: bool) -> Mod:
             from fedcore.participant.nodes import working_node
 
             node = working_node(participant, request.run, int(placed["version"]))  # type: ignore[arg-type]
-        protected = isinstance(request, TrainRequest) and request.protected
+        protected = isinstance(request, TrainRequest) and (request.protected or request.private)
         seconds = _two_digits(clock.seconds) if protected else clock.seconds
         cpu = None if protected else clock.cpu_seconds
         device, precision = _where(participant, request)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from flwr.app import ConfigRecord, Context, Message
 from flwr.clientapp.typing import ClientAppCallable, Mod
@@ -11,9 +12,21 @@ from fedcore.errors import JobError, PolicyRefused, did_you_mean
 from fedcore.jobs.job import BUILT_IN_TASKS, CustomTask, ImageTask
 from fedcore.jobs.participant import Participant, Rule
 from fedcore.jobs.psi import COORDINATOR
-from fedcore.jobs.request import RECORD, PsiRequest, Request, TrainRequest, VerticalRequest, parse_request
+from fedcore.jobs.request import (
+    RECORD,
+    AnalyticsRequest,
+    PsiRequest,
+    Request,
+    TrainRequest,
+    VerticalRequest,
+    parse_request,
+)
 from fedcore.jobs.reveals import asked_columns as vertical_columns
 from fedcore.jobs.reveals import learned_by
+from fedcore.participant.mods import policy_analytics
+
+if TYPE_CHECKING:
+    from fedcore.analytics.question import Question
 
 
 def request_of(message: Message) -> Request:
@@ -47,7 +60,8 @@ def check(participant: Participant, request: Request) -> Rule:
     """The rule that allows the request; where several do, the one that asks for the fewest rows.
 
     Raises:
-        PolicyRefused: No rule covers all of it; the message says what the nearest rule lacks.
+        PolicyRefused: No rule covers all of it; the message says what the nearest rule lacks. Or it waits for a person at
+            the site.
     """
     data = request.data_of(participant.name)
     if data is None:
@@ -58,12 +72,16 @@ def check(participant: Participant, request: Request) -> Rule:
         raise PolicyRefused(
             f"no data set {data!r} in the catalogue; {did_you_mean(data, participant.catalogue)}"
         )
-    if isinstance(request, TrainRequest):
+    if isinstance(request, TrainRequest | AnalyticsRequest):
         _check_protection(participant, request)
+        _check_private(participant, request)
+    if isinstance(request, TrainRequest):
         _check_row_id(participant, request)
         _check_code(participant, request)
     if isinstance(request, VerticalRequest):
         _check_features(participant, request)
+    if isinstance(request, AnalyticsRequest):
+        return _check_analytics(participant, request)
     reasons = []
     allowing = []
     for rule in participant.policy.rules:
@@ -74,19 +92,80 @@ def check(participant: Participant, request: Request) -> Rule:
             reasons.append(reason)
     if allowing:
         return min(allowing, key=lambda rule: rule.min_rows)
+    raise _refused(request, data, reasons)
+
+
+def _refused(request: Request, data: str, reasons: list[str]) -> PolicyRefused:
     because = "; ".join(dict.fromkeys(reasons)) or "the policy has no rules"
-    raise PolicyRefused(
+    return PolicyRefused(
         f"the site's policy does not allow {request.kind} on {data!r} for {request.purpose}: {because}. "
         "The site's data office can add a rule to policy.rules"
     )
 
 
-def _check_protection(participant: Participant, request: TrainRequest) -> None:
+def _check_analytics(participant: Participant, request: AnalyticsRequest) -> Rule:
+    """As `check`; a person at the site may allow what no rule does."""
+    question = policy_analytics.asked_question(request)
+    policy_analytics.check_question(participant, request, question)
+    allowing, lacking, reasons = [], [], []
+    for rule in participant.policy.rules:
+        elsewhere = _elsewhere(rule, request, request.data)
+        found = [
+            *_unlike(rule, request),
+            *policy_analytics.lacks(rule, request, question),
+        ]
+        if elsewhere is not None:
+            reasons.append(elsewhere)
+        elif found:
+            reasons += [clause for _, clause in found]
+            lacking.append((rule, found))
+        else:
+            allowing.append(rule)
+    if allowing:
+        return policy_analytics.chosen(allowing, request, question)
+    because = "; ".join(dict.fromkeys(reasons)) or "the policy has no rules"
+    granted = policy_analytics.approved(
+        participant, request, question, lacking or _unruled(participant, request, question), because
+    )
+    if granted is None:
+        raise _refused(request, request.data, reasons)
+    return granted
+
+
+def _unruled(
+    participant: Participant, request: AnalyticsRequest, question: Question | None
+) -> list[tuple[Rule, list[policy_analytics.Lack]]]:
+    """What a rule of defaults lacks, for a data set that no rule is for; where a person may allow anything."""
+    approval = participant.policy.approval
+    if approval is None or "any" not in approval.for_:
+        return []
+    rule = Rule(jobs=("analytics",), data=request.data)
+    return [
+        (
+            rule,
+            [*_unlike(rule, request), *policy_analytics.lacks(rule, request, question)],
+        )
+    ]
+
+
+def _check_private(participant: Participant, request: TrainRequest | AnalyticsRequest) -> None:
+    budget = participant.policy.privacy.get(request.data)
+    if budget is None or request.kind not in budget.required_for:
+        return
+    if request.differential_privacy is None:
+        raise PolicyRefused(
+            f"{request.kind} on {request.data!r} leaves this site under differential privacy only (policy.privacy, "
+            "required_for); set protection: {differential_privacy: ...} in the job"
+        )
+
+
+def _check_protection(participant: Participant, request: TrainRequest | AnalyticsRequest) -> None:
     own, asked = participant.policy.secure_aggregation, request.secure_aggregation
+    what = "updates" if isinstance(request, TrainRequest) else "answers"
     if not request.protected:
         if own.required:
             raise PolicyRefused(
-                "updates leave this site under secure aggregation only (policy.secure_aggregation, required); set "
+                f"{what} leave this site under secure aggregation only (policy.secure_aggregation, required); set "
                 "protection: {secure_aggregation: secagg+} in the job"
             )
         return
@@ -152,21 +231,34 @@ def _check_code(participant: Participant, request: TrainRequest) -> None:
             )
 
 
-def _lacking(rule: Rule, participant: Participant, request: Request, data: str) -> str | None:
+def _elsewhere(rule: Rule, request: Request, data: str) -> str | None:
+    """Why the rule is for other things altogether."""
     if request.kind not in rule.jobs:
         return f"jobs allowed are {', '.join(rule.jobs)}"
-    if rule.data not in ("any", data):
-        return f"the rule is for data {rule.data!r}"
+    return f"the rule is for data {rule.data!r}" if rule.data not in ("any", data) else None
+
+
+def _unlike(rule: Rule, request: Request) -> Iterator[policy_analytics.Lack]:
+    """What the rule lacks, whatever kind of job it is."""
     if rule.purpose not in ("any", request.purpose):
-        return f"the purpose must be {rule.purpose!r}"
+        yield "purpose", f"the purpose must be {rule.purpose!r}"
     if request.cohort < rule.min_cohort:
-        return f"the cohort has {request.cohort} participants, at least {rule.min_cohort} are required"
+        yield "", f"the cohort has {request.cohort} participants, at least {rule.min_cohort} are required"
     if (
-        isinstance(request, TrainRequest)
+        isinstance(request, TrainRequest | AnalyticsRequest)
         and request.protected
         and request.secure_aggregation.least_cohort < rule.min_cohort
     ):
-        return f"a protected sum must have at least {rule.min_cohort} participants (least_cohort in the job)"
+        yield (
+            "",
+            f"a protected sum must have at least {rule.min_cohort} participants (least_cohort in the job)",
+        )
+
+
+def _lacking(rule: Rule, participant: Participant, request: Request, data: str) -> str | None:
+    reason = _elsewhere(rule, request, data) or next((clause for _, clause in _unlike(rule, request)), None)
+    if reason is not None:
+        return reason
     if rule.columns != "all":
         asked = _columns(participant, request)
         if asked is None:

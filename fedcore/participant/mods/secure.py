@@ -32,13 +32,14 @@ from crypto.signatures import Authenticator
 from fedcore.errors import FedcoreError, IdentityError, JobError, PolicyRefused, ProtocolFailed
 from fedcore.flower import array_record, arrays_in, digest_of, error_reply, metrics_in, ndarrays
 from fedcore.jobs.participant import Participant as Site
-from fedcore.jobs.request import SECURE, TOTALS
+from fedcore.jobs.request import PRIVATE, SECURE, TOTALS
 from fedcore.participant.meeting import identity_of
 from fedcore.participant.mods.protocols.base import ACTIVE, PROTOCOLS, STEP, Agreed, Driver, Told, needs
 from fedcore.participant.mods.protocols.secagg import Masks
 from fedcore.participant.mods.protocols.shared_key import SharedKey
 from fedcore.participant.mods.protocols.threshold import Threshold
 from fedcore.participant.protected import MASKED, Form, Layout, pack
+from fedcore.participant.protected_steps import StepForm, StepLayout, pack_steps
 from fedcore.participant.sums import SumForm, SumLayout, pack_sums
 from fedcore.trust.signing import authenticator
 
@@ -239,8 +240,8 @@ def _masked(asked: _Asked, message: Message, context: Context, call_next: Client
     """Let the task run, and protect its vector."""
     if not _protected(message):
         raise JobError(f"a message of type {message.metadata.message_type} is not masked", step=STEP)
-    form: Form | SumForm = SumForm.from_json(asked.about) or Form.from_json(asked.about)
-    same = isinstance(form, SumForm) or form.changes
+    form = _form(asked.about)
+    same = not isinstance(form, Form) or form.changes
     if not same and not asked.own.personal:
         raise PolicyRefused(
             "each participant is sent another model or other settings, with which a coordinator could single one out; "
@@ -257,6 +258,7 @@ def _masked(asked: _Asked, message: Message, context: Context, call_next: Client
     reply = call_next(message, context)
     if reply.has_error():
         return reply
+    _refuse_less_noise(asked, reply, form)
     arrays, metrics = arrays_in(reply.content), metrics_in(reply.content)
     wanted = 0 if isinstance(form, SumForm) else 1
     if len(arrays) > 1 or len(metrics) != wanted:
@@ -266,9 +268,11 @@ def _masked(asked: _Asked, message: Message, context: Context, call_next: Client
             step=STEP,
         )
     told_arrays = ndarrays(arrays[0]) if arrays else {}
-    layout: Layout | SumLayout
+    layout: Layout | SumLayout | StepLayout
     if isinstance(form, SumForm):
         vector, layout = pack_sums(told_arrays, form)
+    elif isinstance(form, StepForm):
+        vector, layout = pack_steps(told_arrays, form)
     else:
         vector, layout = pack(told_arrays, before, metrics[0], form)
     with _locks[context.node_id]:
@@ -277,6 +281,34 @@ def _masked(asked: _Asked, message: Message, context: Context, call_next: Client
         asked.keep(me)
     record = ConfigRecord(asked.reply({**told, "about": layout.to_json()}))
     return Message(RecordDict({MASKED: array_record({MASKED: hidden}), SECURE: record}), reply_to=message)
+
+
+def _form(about: str) -> Form | SumForm | StepForm:
+    return SumForm.from_json(about) or StepForm.from_json(about) or Form.from_json(about)
+
+
+def _refuse_less_noise(asked: _Asked, reply: Message, form: Form | SumForm | StepForm) -> None:
+    """Refuse to put an update with a share of noise into a sum that may have less of it than was promised.
+
+    Raises:
+        PolicyRefused: The sum is of another form, or may have too few participants.
+    """
+    noised = reply.content.get(PRIVATE)
+    if not isinstance(noised, ConfigRecord):
+        if isinstance(form, StepForm):
+            raise JobError(
+                "the coordinator asks for a sum of whole numbers, which this update is not", step=STEP
+            )
+        return
+    agreed = Agreed.from_json(str(asked.held()[f"{asked.session.hex()} agreed"]))
+    least, present = agreed.assumptions.least_cohort, int(noised["present"])  # type: ignore[arg-type]
+    exact = isinstance(form, StepForm | SumForm)
+    if not exact or least < present:
+        raise PolicyRefused(
+            f"the noise is enough in an exact sum of {present} participants or more; the coordinator asks for one of "
+            f"{least} or more{'' if exact else ' that rounds'} (least_cohort)",
+            step=STEP,
+        )
 
 
 def _protected(message: Message) -> bool:

@@ -12,6 +12,8 @@ from fedcore.analytics import cox, cox_pooled, glm
 from fedcore.analytics.sums import Sums, add, form
 
 Site = dict[str, Any]
+LUNG = Path(__file__).resolve().parents[3] / "configs" / "federations" / "data" / "lung.csv"
+NO_HOSPITAL = ("", "329", "1", "69", "1", "2", "70", "80", "713", "20")
 
 
 def lung() -> Site:
@@ -20,8 +22,10 @@ def lung() -> Site:
     North Central Cancer Treatment Group: Loprinzi et al., Journal of Clinical Oncology 12, 1994; as in lifelines, with
     status 1 for a death.
     """
-    with (Path(__file__).parent / "lung.csv").open() as file:
+    with LUNG.open() as file:
         rows = list(csv.DictReader(file))
+    # The file holds the patients of the hospitals.
+    rows.insert(155, dict(zip(rows[0], NO_HOSPITAL, strict=True)))
     return {name: np.array([float(row[name] or "nan") for row in rows]) for name in rows[0]}
 
 

@@ -83,7 +83,7 @@ def test_the_database_at_the_site_reads_no_file_and_takes_no_setting(tmp_path: P
         for text in (
             f"SELECT * FROM read_csv('{file}')",
             f"SELECT * FROM '{file}'",
-            f"COPY held TO '{tmp_path / 'out.csv'}'",
+            f"COPY given TO '{tmp_path / 'out.csv'}'",
             f"ATTACH '{tmp_path / 'new.db'}'",
             "INSTALL httpfs",
             "LOAD httpfs",

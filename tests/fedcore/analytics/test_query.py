@@ -157,3 +157,27 @@ def test_all_that_does_not_fit_is_said_at_once() -> None:
     found = "; ".join(problems(query, columns))
     assert 'no column "stage"' in found and "mean(sex) needs numbers" in found
     assert "sex holds text; it is compared with 3" in found and "age is in years" in found
+
+
+def test_a_condition_may_be_a_text_whose_query_is_that_of_its_parts() -> None:
+    start = Query("lung")
+    text = start.where("age > 60 AND sex IN ('f', 'm')").count()
+    assert text.condition == Both("and", (Compare("age", ">", (60,)), Compare("sex", "in", ("f", "m"))))
+    assert text.hash == start.where("age", ">", 60).where("sex", "in", ["f", "m"]).count().hash
+    assert start.where("age", value=3) == start.where("age", "=", 3) == start.where("age = 3")
+    assert start.where("age IS NULL").where("lung.sex = 'f'").condition == Both(
+        "and", (Compare("age", "is null"), Compare("sex", "=", ("f",)))
+    )
+    with pytest.raises(JobError, match="in WHERE"):
+        start.where("age")
+    with pytest.raises(JobError, match="no SQL"):
+        start.where("age >")
+
+
+def test_the_lowest_and_highest_take_bounds_and_a_width() -> None:
+    ask = Query("lung").min("age", (0, 120), width=2).max("age").quantile("age", 0.5, (0, 120))
+    assert read(json.loads(ask.canonical)) == ask
+    with pytest.raises(JobError, match="width"):
+        Aggregate("mean", "age", width=2)
+    with pytest.raises(JobError, match="bounds"):
+        Query("lung").min("age", (3, 3))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fedcore.analytics.columns import Column
 from fedcore.analytics.condition import Both, Compare, Not
 from fedcore.analytics.query import Query
-from fedcore.analytics.sql import parse
+from fedcore.analytics.sql import parse, parse_condition
 from fedcore.errors import JobError
 
 HOSTILE = 'x"; DROP TABLE lung; --'
@@ -69,6 +69,27 @@ def test_the_example_of_the_readme_is_a_query() -> None:
                 )
             ).count(),
         ),
+        ("SELECT min(age), max(time) FROM lung", START.min("age").max("time")),
+        (
+            "SELECT avg(clamp(age, 0, 120)), var_samp(clamp(age, -1.5, 99)) FROM lung",
+            START.mean("age", (0, 120)).variance("age", (-1.5, 99)),
+        ),
+        (
+            "SELECT quantile(clamp(time, 0, 1000), 0.9, 10), max(clamp(time, 0, 9)) FROM lung",
+            START.quantile("time", 0.9, (0, 1000), width=10).max("time", (0, 9)),
+        ),
+        (
+            "SELECT median(clamp(age, 0, 9)), quantile_cont(age, 0.1) FROM lung",
+            START.quantile("age", 0.5, (0, 9)).quantile("age", 0.1),
+        ),
+        (
+            "SELECT percentile_cont(0.2) WITHIN GROUP (ORDER BY clamp(age, 0, 9)) FROM lung",
+            START.quantile("age", 0.2, (0, 9)),
+        ),
+        (
+            "SELECT histogram(age, 0, 40, 60.5) AS h FROM lung",
+            START.histogram("age", [0, 40, 60.5], label="h"),
+        ),
         ("SELECT sex, dead, count(*) FROM lung GROUP BY sex, dead", START.group_by("sex", "dead").count()),
     ],
 )
@@ -99,8 +120,20 @@ def test_what_can_be_asked(sql: str, query: Query) -> None:
         ("SELECT DISTINCT count(*) FROM lung", "distinct"),
         ("SELECT count(DISTINCT sex) FROM lung", "DISTINCT"),
         ("SELECT sum(DISTINCT age) FROM lung", "DISTINCT"),
-        ("SELECT min(age) FROM lung", r"quantile\(age, 0.01\)"),
-        ("SELECT max(age) FROM lung", r"quantile\(age, 0.99\)"),
+        ("SELECT avg(clamp(age, 0)) FROM lung", r"allowed: clamp\(column, low, high\)"),
+        ("SELECT avg(clamp(age, 9, 0)) FROM lung", "low below high"),
+        ("SELECT avg(clamp(age, 'a', 9)) FROM lung", "clamp: 'a'; allowed: a number"),
+        ("SELECT avg(clamp(age + 1, 0, 9)) FROM lung", "expressions on rows"),
+        ("SELECT clamp(age, 0, 9) FROM lung", "not answered"),
+        ("SELECT count(clamp(age, 0, 9)) FROM lung", "none for a count"),
+        ("SELECT histogram(clamp(age, 0, 9), 1, 2) FROM lung", "none for a count or histogram"),
+        ("SELECT histogram(age, 3) FROM lung", "1 edges; allowed: 2 to 1000"),
+        ("SELECT histogram() FROM lung", "needs a column"),
+        ("SELECT quantile(age) FROM lung", r"allowed: quantile\(column, q\)"),
+        ("SELECT quantile(age, 0.5, 1, 2) FROM lung", r"allowed: quantile\(column, q\)"),
+        ("SELECT quantile(age, 0.5, -1) FROM lung", "width -1.0; allowed: above 0"),
+        ("SELECT min(age, 3) FROM lung", "in MIN"),
+        ("SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY age DESC) FROM lung", "one column, rising"),
         ("SELECT var_pop(age) FROM lung", "var_samp"),
         ("SELECT avg(age + 1) FROM lung", "expressions on rows"),
         ("SELECT avg(age) + 1 FROM lung", "compute it from the result"),
@@ -180,3 +213,49 @@ def test_a_condition_of_many_values_is_one_list() -> None:
     many = " OR ".join(f"age = {value}" for value in range(300))
     found = parse(f"SELECT count(*) FROM lung WHERE {many}", CATALOGUE)
     assert isinstance(found.condition, Both) and len(found.condition.parts) == 300
+
+
+@pytest.mark.parametrize(
+    ("text", "condition"),
+    [
+        ("AGE > 60", Compare("age", ">", (60,))),
+        ("lung.sex = 'f' -- women", Compare("sex", "=", ("f",))),
+        (
+            "(dead = TRUE) AND age IS NULL",
+            Both("and", (Compare("dead", "=", (True,)), Compare("age", "is null"))),
+        ),
+        ("(age > 1) OR (age < 3)", Both("or", (Compare("age", ">", (1,)), Compare("age", "<", (3,))))),
+    ],
+)
+def test_a_text_after_where_is_a_condition(text: str, condition: object) -> None:
+    assert parse_condition(text, "lung", CATALOGUE["lung"]) == condition
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "no condition"),
+        ("  ", "no condition"),
+        ("aeg > 60", 'no column "aeg": did you mean "age"'),
+        ("age > 'x'", "age holds number"),
+        ("other.sex = 'f'", "columns of lung"),
+        ("age > 1) GROUP BY (sex", "more than a condition"),
+        ("age > 1) OR (age < 3", "more than a condition"),
+        ("age > 1) LIMIT (3", "more than a condition"),
+        ("age > 1) UNION (SELECT 1", "no SQL|cannot be answered"),
+        ("age > 1); DROP TABLE lung; --", "no SQL|statements"),
+        ("age > 1 /*", "no SQL"),
+        ("age > (SELECT 1)", "as a value|subquery"),
+        ("1 = 1", "in WHERE"),
+        ("age > " + "9" * 20_000, "no SQL"),
+    ],
+)
+def test_a_text_that_is_no_condition_is_refused(text: str, words: str) -> None:
+    with pytest.raises(JobError, match=words):
+        parse_condition(text, "lung", CATALOGUE["lung"])
+
+
+@given(st.text(max_size=100))
+def test_any_text_is_a_condition_or_refused(text: str) -> None:
+    with contextlib.suppress(JobError):
+        assert START.where(parse_condition(text, "lung", CATALOGUE["lung"])).condition is not None

@@ -201,10 +201,10 @@ def test_strategy_by_import_path_is_not_imported_by_a_check(folder: Path) -> Non
 
 def test_unknown_kind_names_those_of_this_version(folder: Path) -> None:
     assert only(folder, JOB.replace("train", "trian", 1)) == (
-        'a.yaml:1: kind: the text "trian" is not a kind of job; did you mean "train"? allowed: psi, train, vertical'
+        'a.yaml:1: kind: the text "trian" is not a kind of job; did you mean "train"? allowed: analytics, psi, train, vertical'
     )
     assert only(folder, "kind: graph\nparties: {}\n").endswith(
-        "is not a kind of job; allowed: psi, train, vertical"
+        "is not a kind of job; allowed: analytics, psi, train, vertical"
     )
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from fedcore.jobs.job import Protection, SecureAggregation
+from fedcore.jobs.job import Protection
+from fedcore.jobs.secure import SecureAggregation
 from fedcore.jobs.participant import Aggregated
 
 

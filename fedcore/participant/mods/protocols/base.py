@@ -13,8 +13,9 @@ import numpy.typing as npt
 from crypto.secagg.graph import Assumptions
 from crypto.signatures import Authenticator
 from fedcore.errors import JobError
-from fedcore.jobs.job import SumProtocol
+from fedcore.jobs.secure import SumProtocol
 from fedcore.participant.protected import Form
+from fedcore.participant.protected_steps import StepForm
 from fedcore.participant.sums import SumForm
 
 PROTOCOLS: tuple[SumProtocol, ...] = get_args(SumProtocol)
@@ -26,6 +27,9 @@ STEP = "secure aggregation"
 
 MADE_OF_NOTHING = bytes(32)
 """Digest in the place of one where nothing is bound to a vector."""
+
+AnyForm = Form | SumForm | StepForm
+"""Of weighted means, of exact sums, and of sums of whole numbers."""
 
 Told = dict[str, Any]
 """What a reply carries in its record, besides the stage; `message` is always there."""
@@ -135,7 +139,7 @@ class Driver(ABC):
 
     @abstractmethod
     def protect(
-        self, number: int, body: bytes, vector: Words, form: Form | SumForm, made_of: bytes = MADE_OF_NOTHING
+        self, number: int, body: bytes, vector: Words, form: AnyForm, made_of: bytes = MADE_OF_NOTHING
     ) -> tuple[Words, Told]:
         """What leaves in place of a vector.
 
@@ -143,7 +147,7 @@ class Driver(ABC):
             number: Of the round.
             body: That came with the work.
             vector: Words of `Form.bits` bits; it may be overwritten.
-            form: Of the round. Exact sums (`SumForm`) are made under `secagg+` only.
+            form: Of the round. Exact sums (`SumForm`, `StepForm`) are made under `secagg+` only.
             made_of: Digest of what the coordinator said that the vector depends on; nothing is opened together with
                 one that was made of something else.
 
@@ -155,7 +159,7 @@ class Driver(ABC):
         """
 
 
-def as_mean(form: Form | SumForm) -> Form:
+def as_mean(form: AnyForm) -> Form:
     """The form, which is one of weighted means.
 
     Raises:

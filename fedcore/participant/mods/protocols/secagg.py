@@ -6,9 +6,7 @@ from typing import Self
 
 from crypto.secagg.participant import Participant
 from crypto.signatures import Authenticator
-from fedcore.participant.mods.protocols.base import MADE_OF_NOTHING, Agreed, Driver, Told, Words
-from fedcore.participant.protected import Form
-from fedcore.participant.sums import SumForm
+from fedcore.participant.mods.protocols.base import MADE_OF_NOTHING, Agreed, AnyForm, Driver, Told, Words
 
 
 class Masks(Driver):
@@ -54,7 +52,7 @@ class Masks(Driver):
         return None
 
     def protect(
-        self, number: int, body: bytes, vector: Words, form: Form | SumForm, made_of: bytes = MADE_OF_NOTHING
+        self, number: int, body: bytes, vector: Words, form: AnyForm, made_of: bytes = MADE_OF_NOTHING
     ) -> tuple[Words, Told]:
         """The vector under masks, and the shares for the next round."""
         self._me.begin(body)

@@ -28,6 +28,7 @@ from crypto.secagg.keys import TAG
 from fedcore.participant.mods.protocols.base import (
     MADE_OF_NOTHING,
     Agreed,
+    AnyForm,
     Told,
     Words,
     as_mean,
@@ -36,8 +37,6 @@ from fedcore.participant.mods.protocols.base import (
 from fedcore.participant.mods.protocols.ckks import Ckks
 from fedcore.participant.mods.protocols.member import MemberDriver, told
 from fedcore.participant.mods.protocols.paillier import Paillier
-from fedcore.participant.protected import Form
-from fedcore.participant.sums import SumForm
 
 _LENGTH = struct.Struct("<I")
 
@@ -87,7 +86,7 @@ class SharedKey(MemberDriver):
         return None
 
     def protect(
-        self, number: int, body: bytes, vector: Words, form: Form | SumForm, made_of: bytes = MADE_OF_NOTHING
+        self, number: int, body: bytes, vector: Words, form: AnyForm, made_of: bytes = MADE_OF_NOTHING
     ) -> tuple[Words, Told]:
         """The vector under the shared key."""
         if body:

@@ -42,10 +42,15 @@ from crypto.rlwe.layout import layout
 from crypto.rlwe.parameters import PRIMES, SIZE
 from crypto.rlwe.ring import Element
 from crypto.secagg.keys import TAG
-from fedcore.participant.mods.protocols.base import MADE_OF_NOTHING, Told, Words, as_mean, signed_words
+from fedcore.participant.mods.protocols.base import (
+    MADE_OF_NOTHING,
+    AnyForm,
+    Told,
+    Words,
+    as_mean,
+    signed_words,
+)
 from fedcore.participant.mods.protocols.member import MemberDriver, told
-from fedcore.participant.protected import Form
-from fedcore.participant.sums import SumForm
 
 OPENINGS = 2
 """Key parts of a vector: one is for holders that drop out while a sum is opened."""
@@ -73,7 +78,7 @@ class Threshold(MemberDriver):
         return None
 
     def protect(
-        self, number: int, body: bytes, vector: Words, form: Form | SumForm, made_of: bytes = MADE_OF_NOTHING
+        self, number: int, body: bytes, vector: Words, form: AnyForm, made_of: bytes = MADE_OF_NOTHING
     ) -> tuple[Words, Told]:
         """The vector under the joint key, with tags of its key parts for holders that add themselves."""
         if body:

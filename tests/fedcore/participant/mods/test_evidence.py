@@ -14,6 +14,7 @@ from fedcore.flower import error_reply, payload_bytes
 from fedcore.jobs.participant import Participant
 from fedcore.participant.mods.evidence import evidence, evidence_file
 from fedcore.trust import evidence as log
+from tests.fedcore.participant.mods.asked import a_question
 from tests.messages import CONTEXT, a_request, message, reply_to
 
 ARRAYS = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array(4711, dtype=np.int64)}
@@ -120,3 +121,33 @@ def test_the_log_lies_in_the_site_s_state(site) -> None:
     assert evidence_file(site) == site.state / "evidence.jsonl"
     passed(site, message(request=a_request()), lambda m, c: Message(RecordDict(), reply_to=m))
     assert json.loads(evidence_file(site).read_text().splitlines()[0])["event"] == "request"
+
+
+def test_a_question_is_told_with_its_asker_columns_and_the_hash_that_is_approved(site) -> None:
+    asked = a_question({"describe": {"columns": ["age"], "where": "sex = 1"}})
+    passed(site, message("query.totals", request=asked), lambda m, c: reply_to(m))
+    for entry in entries(site):
+        assert (entry["asker"], entry["question"], entry["request"]) == ("anna", "q", asked.digest)
+        assert sorted(entry["columns"]) == ["age", "sex"] and "age" in entry["text"]
+
+
+def test_while_preparing_only_the_asker_is_told(site) -> None:
+    prepared = a_question({"describe": {"columns": ["age"]}}).model_copy(update={"question": {}, "name": ""})
+    passed(site, message("query.prepare", request=prepared), lambda m, c: reply_to(m))
+    assert entries(site)[0]["asker"] == "anna" and "text" not in entries(site)[0]
+
+
+@pytest.mark.parametrize(
+    "question", [{"kind": "meen"}, {"kind": "describe", "agreed": 5, "asked": []}, {"a": 1}]
+)
+def test_a_question_that_cannot_be_read_is_recorded_all_the_same(site, question) -> None:
+    broken = a_question({"describe": {"columns": ["age"]}}).model_copy(update={"question": question})
+    passed(site, message("query.totals", request=broken), lambda m, c: reply_to(m))
+    assert entries(site)[0]["request"] == broken.digest
+
+
+def test_a_long_question_does_not_fill_the_log(site) -> None:
+    where = " or ".join(f"age = {each}" for each in range(300))
+    asked = a_question({"describe": {"columns": ["age"], "where": where}})
+    passed(site, message("query.totals", request=asked), lambda m, c: reply_to(m))
+    assert len(entries(site)[0]["text"]) < 600

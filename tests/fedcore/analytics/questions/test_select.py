@@ -1,4 +1,4 @@
-"""Queries over sites: without small cells the answer is that of the pooled table; small ones never show."""
+"""SQL over sites: without small cells the answer is that of the pooled table; small ones never show."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import math
 from typing import Any
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -14,48 +15,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedcore.analytics.condition import Both, Compare, Not
-from fedcore.analytics.disclosure import ALL, SUPPRESSED, from_json
-from fedcore.analytics.evaluate import Site, evaluate, site
-from fedcore.analytics.local import Source
-from fedcore.analytics.partial import Partial, merged
+from fedcore.analytics.disclosure import ALL, SUPPRESSED
 from fedcore.analytics.quantile import Interval
 from fedcore.analytics.query import Query
+from fedcore.analytics.question import State
+from fedcore.analytics.questions.select import Select
 from fedcore.analytics.table import Table
-from fedcore.errors import DataError, JobError, PolicyRefused
+from fedcore.errors import DataError, JobError
+from fedcore.jobs import asks
+from tests.fedcore.analytics import over_sites
+from tests.fedcore.analytics.questions.select_over_sites import (
+    agreed,
+    asked,
+    parts,
+    people,
+    run,
+    source,
+)
 
 START = Query("lung")
-
-
-def people(seed: int, rows: int) -> pd.DataFrame:
-    """A made-up table with missing values, ties, wide scales and two keys."""
-    draw = np.random.default_rng(seed)
-    made = pd.DataFrame(
-        {
-            "sex": draw.choice(["f", "m", None], rows, p=[0.5, 0.4, 0.1]),
-            "stage": draw.integers(0, 4, rows),
-            "age": draw.integers(20, 95, rows).astype(float),
-            "dose": draw.lognormal(0, 3, rows) * draw.choice([-1, 1], rows) + 1e6,
-        }
-    )
-    made.loc[draw.random(rows) < 0.15, "age"] = np.nan
-    return made
-
-
-def source(frame: pd.DataFrame) -> Source:
-    return Source("lung", pa.Table.from_pandas(frame, preserve_index=False), {"dose": "mg"})
-
-
-def parts(frame: pd.DataFrame, count: int) -> list[pd.DataFrame]:
-    where = np.random.default_rng(len(frame)).integers(0, count, len(frame))
-    return [frame[where == at] for at in range(count)]
-
-
-def asked(query: Query, frames: list[pd.DataFrame], minimum: int = 3, seen: Any = "sum") -> Table:
-    return evaluate(
-        query,
-        {f"site-{at}": site(source(frame), 3, seen) for at, frame in enumerate(frames)},
-        minimum=minimum,
-    )
 
 
 def close(found: Any, expected: float) -> bool:
@@ -207,64 +185,10 @@ def test_a_condition_takes_the_rows_for_which_it_is_true(condition: Any, seed: i
     assert found is SUPPRESSED if 0 < expected < 3 else found == expected
 
 
-def test_a_value_that_one_site_suppressed_is_suppressed_in_the_sum_and_its_totals() -> None:
-    big = pd.DataFrame({"stage": [0] * 20 + [1] * 20 + [2] * 20})
-    small = pd.DataFrame({"stage": [0] * 20 + [1] * 2 + [2] * 20})
-    found = asked(START.group_by("stage").count().totals(), [big, small], seen="site")
-    assert found.value("count(*)", 1) is SUPPRESSED and found.value("count(*)", ALL) is SUPPRESSED
-    assert found.value("count(*)", 0) == 40
-    # Where only the sum is seen, 22 rows are no small cell.
-    assert asked(START.group_by("stage").count(), [big, small]).value("count(*)", 1) == 22
-
-
-def test_a_cell_that_is_small_in_the_sum_only() -> None:
-    frames = [pd.DataFrame({"stage": [0] * 30 + [1] * 3}), pd.DataFrame({"stage": [0] * 30 + [2] * 9})]
-    found = asked(START.group_by("stage").count().totals(), frames, minimum=5)
-    assert found.value("count(*)", 1) is SUPPRESSED
-    # The next smallest goes with it, or the total would tell it.
-    assert found.value("count(*)", 2) is SUPPRESSED
-    assert found.value("count(*)", 0) == 60 and found.value("count(*)", ALL) == 72
-
-
-def test_all_cells_suppressed() -> None:
-    frame = pd.DataFrame({"stage": [0] * 4 + [1] * 4 + [2] * 3 + [3] * 4})
-    found = asked(START.group_by("stage").count().mean("stage").quantile("stage"), [frame], minimum=5)
-    assert len(found.rows) == 4 and found.suppressed == 12
-    assert "12 suppressed" in str(found) and "stage" in str(found)
-
-
-def test_suppressed_zero_and_missing_stay_apart_to_the_printed_table() -> None:
-    frame = pd.DataFrame({"stage": [0] * 9 + [1] * 9 + [2] * 2, "age": [50.0] * 9 + [None] * 9 + [40.0] * 2})
-    found = asked(START.group_by("stage").count("age").mean("age"), [frame], minimum=5)
-    assert found.rows == {(0,): (9, 50.0), (1,): (0, None), (2,): (SUPPRESSED, SUPPRESSED)}
-    assert found.to_csv() == "stage,count(age),mean(age)\n0,9,50.0\n1,0,\n2,suppressed,suppressed\n"
-    rows = json.loads(json.dumps(found.to_json(), allow_nan=False))["rows"]
-    assert [row["values"]["count(age)"] for row in rows[:2]] == [9, 0]
-    assert rows[1]["values"]["mean(age)"] is None
-    assert from_json(rows[2]["values"]["mean(age)"]) is SUPPRESSED
-    assert "suppressed" in str(found) and "–" in str(found)
-
-
 def test_no_row_meets_the_condition() -> None:
     query = START.where("age", ">", 1000).count().mean("age").quantile("age")
     assert asked(query, [people(1, 50)]).rows == {(): (0, None, None)}
     assert asked(query.group_by("sex"), [people(1, 50)]).rows == {}
-
-
-def test_few_missing_values_are_not_told_by_two_counts() -> None:
-    frame = pd.DataFrame({"age": [50.0] * 30 + [None]})
-    assert asked(START.count().count("age"), [frame]).rows == {(): (31, SUPPRESSED)}
-    assert asked(START.count().sum("age").mean("age"), [frame]).rows == {(): (31, SUPPRESSED, SUPPRESSED)}
-    assert asked(START.count().mean("age"), [frame]).rows == {(): (31, 50.0)}
-
-
-def test_few_missing_values_of_a_group_do_not_follow_from_totals() -> None:
-    ages = [50.0] * 29 + [None] + [50.0] * 40 + [50.0] * 30 + [None] * 20
-    frame = pd.DataFrame({"stage": [0] * 30 + [1] * 40 + [2] * 50, "age": ages})
-    found = asked(START.group_by("stage").count().count("age").totals(), [frame], minimum=5)
-    shown = {key[0]: row[0] - row[1] for key, row in found.rows.items() if row[1] is not SUPPRESSED}
-    # One is missing in stage 0, none in stage 1: those two together would still tell of one.
-    assert 0 not in shown and (ALL not in shown or 2 not in shown)
 
 
 def test_the_result_is_printed_with_intervals_histograms_totals_and_no_markup() -> None:
@@ -285,62 +209,155 @@ def test_the_words_of_a_wrong_name_in_a_result() -> None:
         found.value("mean(age)", "f")
 
 
-def test_sites_with_missing_columns_or_other_types_or_units_are_named() -> None:
+def test_a_site_with_missing_columns_or_other_types_or_units_is_refused() -> None:
     good = people(1, 60)
-    with pytest.raises(DataError, match=r'site-1.*no column "age": did you mean "ages"'):
-        asked(START.mean("age"), [good, good.rename(columns={"age": "ages"})])
-    with pytest.raises(DataError, match=r"site-1.*age holds text"):
-        asked(START.mean("age"), [good, good.assign(age="old")])
-    with pytest.raises(DataError, match=r"site-0.*dose is in mg; the query takes it in g"):
-        asked(START.mean("dose").measured_in(dose="g"), [good])
+    question = Select.of(START.mean("age").mean("dose"), agreed(good))
+    bad = {
+        'no column "age": did you mean "ages"': source(good.rename(columns={"age": "ages"})),
+        "age holds text here; the sites agreed on number": source(good.assign(age="old")),
+        "dose is in g here; the sites agreed on mg": source(good, {"dose": "g"}),
+    }
+    for words, each in bad.items():
+        with pytest.raises(DataError, match=words):
+            run(question, [source(good), each])
+    with pytest.raises(JobError, match=r"dose is in mg; the query takes it in g"):
+        Select.of(START.mean("dose").measured_in(dose="g"), agreed(good))
     assert asked(START.mean("dose").measured_in(dose="mg"), [good]).rows
 
 
-def test_a_key_that_names_persons_is_refused_at_the_site() -> None:
-    frame = people(1, 60).assign(patient=[f"p{at}" for at in range(60)])
-    with pytest.raises(PolicyRefused, match=r"site-0.*patient has almost as many values as rows"):
-        asked(START.group_by("patient").count(), [frame])
-
-
 def test_what_cannot_be_evaluated_is_refused() -> None:
+    frame = people(1, 60)
     with pytest.raises(JobError, match="without totals"):
-        asked(START.group_by("sex").histogram("age", [0, 50, 99]).totals(), [people(1, 60)])
+        asked(START.group_by("sex").histogram("age", [0, 50, 99]).totals(), [frame])
     with pytest.raises(JobError, match="asks nothing"):
-        asked(START, [people(1, 60)])
-    with pytest.raises(DataError, match="no site"):
-        asked(START.count(), [])
-    with pytest.raises(DataError, match='asks "rats"'):
-        asked(Query("rats").count(), [people(1, 60)])
-    with pytest.raises(DataError, match="fewer than 3 rows"):
-        asked(START.count(), [people(1, 2)])
-    with pytest.raises(JobError, match="3 or more"):
-        asked(START.count(), [people(1, 60)], minimum=2)
+        asked(START, [frame])
+    with pytest.raises(JobError, match='asks "rats"'):
+        asked(Query("rats").count(), [frame])
+    with pytest.raises(JobError, match='no column "aeg": did you mean "age"'):
+        asked(START.mean("aeg"), [frame])
+    with pytest.raises(JobError, match='no column "seks": did you mean "sex"'):
+        asked(START.group_by("seks").count(), [frame])
+    with pytest.raises(
+        JobError, match="declare `levels` for it in the participants' catalogue or in the job, or"
+    ):
+        asked(START.group_by("sex").count(), [frame], levels={})
+    with pytest.raises(JobError, match="levels of sex: 3; allowed: text"):
+        asked(START.group_by("sex").count(), [frame], levels={"sex": ["f", 3]})
+    with pytest.raises(JobError, match="make 12012 groups; allowed: 10000"):
+        asked(
+            START.group_by("sex", "stage").count(),
+            [frame],
+            levels={"sex": list("abcdefghijk"), "stage": range(1000)},
+        )
     with pytest.raises(DataError, match="infinite"):
-        asked(START.mean("age"), [people(1, 60).assign(age=np.inf)])
-
-
-def test_an_answer_to_another_query_or_with_other_centres_is_refused() -> None:
-    right = site(source(people(1, 60)), 3, "sum")
-    other = right.answer(START.count(), {})
-    query = START.mean("age")
-    with pytest.raises(DataError, match="b, merge: answers another query"):
-        merged({"a": right.answer(query, {}), "b": other}, query)
-    with pytest.raises(DataError, match="b, merge: sums squares around other centres"):
-        merged({"a": right.answer(query, {}), "b": right.answer(query, {"age": 5.0})}, query)
-
-
-def test_a_site_that_answers_a_search_wrongly_is_named() -> None:
-    def nothing(query: Query, column: str, edges: Any) -> Any:
-        return {}
-
-    def answer(query: Query, centres: Any) -> Partial:
-        return site(source(people(1, 60)), 3, "sum").answer(query, centres)
-
-    with pytest.raises(DataError, match=r"bad, query: answers 1 groups of quantile"):
-        evaluate(START.quantile("age"), {"bad": Site(answer, nothing)}, minimum=3)
+        asked(START.mean("age"), [frame.assign(age=np.inf)])
 
 
 def test_variance_keeps_its_digits_where_the_mean_is_large() -> None:
     frame = pd.DataFrame({"age": 1e9 + np.random.default_rng(1).normal(0, 1e-2, 4000)})
     found = asked(START.variance("age"), parts(frame, 3)).value("variance(age)")
     assert close(found, frame.age.var())
+
+
+LUNG = pd.read_csv(over_sites.LUNG)
+"""Patients of 18 hospitals; see `over_sites.lung`."""
+
+
+def pooled(text: str, frame: pd.DataFrame) -> dict[Any, tuple[Any, ...]]:
+    """The rows of an SQL text by their first field, from DuckDB over all rows."""
+    with duckdb.connect() as connection:
+        connection.register("lung", pa.Table.from_pandas(frame, preserve_index=False))
+        return {row[0]: tuple(row[1:]) for row in connection.execute(text).fetchall()}
+
+
+@pytest.mark.parametrize("key", ["sex", "ph.ecog"])
+def test_sql_over_the_hospitals_is_sql_over_all_patients(key: str) -> None:
+    hospitals = [rows.drop(columns="inst") for _, rows in LUNG.groupby("inst", dropna=False)]
+    assert len(hospitals) == 18 and min(map(len, hospitals)) < 3
+    text = (
+        f'SELECT "{key}", count(*), count("wt.loss"), sum("wt.loss") AS s, avg(age), var_samp(age), stddev_samp(time), '
+        f'avg("meal.cal") FROM lung WHERE age > 45 AND status IS NOT NULL GROUP BY "{key}"'
+    )
+    about = agreed(LUNG.drop(columns="inst"), {key: [0, 1, 2, 3]}, minimum=5)
+    question = Select.build(asks.Question(sql=text), about)
+    made = run(question, [source(each) for each in hospitals], 5).tables[0]
+    assert isinstance(made, Table)
+    exact = pooled(text, LUNG)
+    assert {key[0] for key in made.rows} == set(exact)
+    told = 0
+    for (key,), row in made.rows.items():
+        for found, expected in zip(row, exact[key], strict=True):
+            if found is not SUPPRESSED:
+                assert found == pytest.approx(expected, rel=1e-8)
+                told += 1
+    assert told >= 12
+
+
+def mixed(seed: int, rows: int) -> pd.DataFrame:
+    """Columns of every kind, each with missing values."""
+    draw = np.random.default_rng(seed)
+    days = pd.Series(pd.to_datetime("2024-02-27") + pd.to_timedelta(draw.integers(0, 4, rows), "D"))
+    made = pd.DataFrame(
+        {
+            "ward": draw.choice(['a"; DROP TABLE lung; --', "b'", "ç"], rows),
+            "day": days.dt.date,
+            "when": days + pd.to_timedelta(draw.integers(0, 2, rows) * 12, "h"),
+            "smokes": draw.choice([True, False], rows),
+            "level": draw.choice([0.5, 1.0, 2.5], rows),
+            "value": draw.normal(3, 2, rows).round(3),
+        }
+    )
+    for name in made:
+        made[name] = made[name].astype(object).where(draw.random(rows) > 0.1, None)
+    return made.astype({"level": float, "value": float}).assign(when=pd.to_datetime(made["when"]))
+
+
+@pytest.mark.parametrize("key", ["ward", "day", "when", "smokes", "level"])
+def test_keys_of_every_kind(key: str) -> None:
+    frame = mixed(3, 900)
+    text = f'SELECT "{key}", count(*), avg(value), var_samp(value), count(smokes) FROM lung GROUP BY "{key}"'
+    question = Select.build(asks.Question(sql=text, totals=True), agreed(frame))
+    made = run(question, [source(each) for each in parts(frame, 4)]).tables[0]
+    assert isinstance(made, Table)
+    for group, row in pooled(text, frame).items():
+        held = made.rows[(None if isinstance(group, float) and math.isnan(group) else group,)]
+        assert held == pytest.approx(row, rel=1e-8)
+    assert made.value("count(*)", ALL) == 900
+    json.dumps(made.as_dict(), allow_nan=False)
+
+
+def test_a_condition_on_every_kind_of_column() -> None:
+    frame = mixed(4, 900)
+    where = (
+        "day BETWEEN DATE '2024-02-28' AND DATE '2024-02-29' AND NOT smokes = TRUE AND ward IN ('b''', 'ç') "
+        "AND \"when\" < '2024-03-01T00:00:00' AND (level >= 1.0 OR level IS NULL)"
+    )
+    made = asked(START.where(where).count().mean("value"), parts(frame, 3))
+    exact = pooled(f"SELECT 1, count(*), avg(value) FROM lung WHERE {where}", frame)[1]
+    assert exact[0] >= 5 and made.rows[()] == pytest.approx(exact, rel=1e-8)
+
+
+def test_a_site_of_one_row_adds_it() -> None:
+    question = Select.of(START.count().variance("dose").histogram("age", [0, 100]), agreed(people(1, 50)))
+    one = pd.DataFrame({"sex": ["f"], "stage": [1], "age": [50.0], "dose": [1e6 + 0.1]})
+    sums = question.partial(source(one), question.begin()).sums
+    assert sums["rows"].tolist() == [1] and sums["bins.0"].tolist() == [[0, 1, 0]]
+    around = question.partial(source(one), State({"centres": {"dose": 1e6}})).sums
+    assert around["total.0"][0] == pytest.approx(0.1, rel=1e-8) and around["square.0"][0] == pytest.approx(
+        0.01, rel=1e-8
+    )
+    _, groups = question.groups_of(source(one), minimum=5)
+    assert groups == {(): 1}
+
+
+def test_the_groups_of_a_question_are_all_that_there_may_be() -> None:
+    frame = people(2, 60)
+    question = Select.of(START.group_by("sex").count(), agreed(frame))
+    query, groups = question.groups_of(source(frame), minimum=5)
+    assert query == question.query and list(groups) == [("f",), ("m",), (None,)]
+    assert sum(each.bit_count() for each in groups.values()) == 60
+    assert set(question.groups_of(source(frame.head(0)), minimum=5)[1].values()) == {0}
+    assert question.columns == ("sex",) and question.statistics == ("count",)
+    assert Select.keys_of(
+        asks.Question(sql="SELECT sex, count(*) FROM lung GROUP BY sex"), agreed(frame)
+    ) == ("sex",)
