@@ -23,7 +23,19 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from fedcore.jobs import analytics, asks, common, datasets, federation, job, participant, psi, shape, vertical
+from fedcore.jobs import (
+    analytics,
+    asks,
+    common,
+    datasets,
+    federation,
+    job,
+    participant,
+    psi,
+    secure,
+    shape,
+    vertical,
+)
 from strategies import registry
 
 PAGE = Path(__file__).resolve().parent / "jobs.md"
@@ -249,7 +261,7 @@ SECTIONS: tuple[tuple[str, str, type[BaseModel] | None], ...] = (
     ("### local", "", job.LocalTraining),
     ("### evaluation", "", job.Evaluation),
     ("### protection", "", job.Protection),
-    ("### secure_aggregation", PROTECTED, job.SecureAggregation),
+    ("### secure_aggregation", PROTECTED, secure.SecureAggregation),
     ("### stop", "", job.Stop),
     ("## Job: psi", INTERSECTION, psi.PsiJob),
     ("### parties", "", psi.PsiParty),

@@ -82,7 +82,9 @@ def ask(question: Query | str, federation: str | Path, **settings: Any) -> Askin
     Raises:
         JobError: It cannot be asked, as far as that can be told without asking anybody.
     """
-    options: dict[str, Any] = {name: settings.pop(name) for name in ("engine", "folder", "watcher") if name in settings}
+    options: dict[str, Any] = {
+        name: settings.pop(name) for name in ("engine", "folder", "watcher") if name in settings
+    }
     loaded = load_federation(federation)
     return Asking(job_of(question, loaded, **settings), Path(federation), options)
 
@@ -98,7 +100,7 @@ def job_of(
     secure_sum: bool = True,
     purpose: str = "research",
     asker: str = "coordinator",
-    min: int = 3,
+    least: int = 3,
     participants: Sequence[str] | None = None,
     **more: Any,
 ) -> AnalyticsJob:
@@ -111,7 +113,8 @@ def job_of(
         totals: Whether totals over the keys are asked too.
         epsilon, delta: Differential privacy; none when `epsilon` is None.
         secure_sum: Whether the coordinator sees sums over the participants only.
-        purpose, asker, min, participants: As in a job file.
+        purpose, asker: As in a job file.
+        least, participants: Fewest that must answer, and whom to ask; all that have the data set when None.
         more: Other keys of `differential_privacy`: `mode`, `neighbours`, `change`, `rows`, `groups`, `private_keys`.
 
     Raises:
@@ -134,9 +137,7 @@ def job_of(
     data = _known(query.dataset, federation)
     # Names that nobody checked yet travel as they were written, and each site reads them against its own columns.
     asked: dict[str, Any] = (
-        {"sql": question, "totals": totals}
-        if isinstance(question, str)
-        else {"query": query.to_json()}
+        {"sql": question, "totals": totals} if isinstance(question, str) else {"query": query.to_json()}
     )
     if data != query.dataset and isinstance(question, str):
         asked = {"query": {**query.to_json(), "dataset": data}}
@@ -146,7 +147,7 @@ def job_of(
         "data": data,
         "purpose": purpose,
         "asker": asker,
-        "participants": {"min": min, "names": None if participants is None else tuple(participants)},
+        "participants": {"min": least, "names": None if participants is None else tuple(participants)},
         "ask": {name: asked},
         "protection": {
             "secure_aggregation": "secagg+" if secure_sum else "none",

@@ -104,7 +104,8 @@ def check(job: AnalyticsJob, name: str, answer: Answered, rows: Columns, places:
     found = []
     for number in numbers(question, rows, places):
         table = _table_with(answer.tables, number.head, number.key)
-        cell = table.value(number.head, *number.key)
+        # What is suppressed as a whole has no column of its own.
+        cell = SUPPRESSED if table is None else table.value(number.head, *number.key)
         what = " ".join([number.head, *map(str, number.key)])
         model = question.kind in MODELS
         found.append(Compared(name, what, cell, number.value, number.width, number.end, model))
@@ -255,10 +256,12 @@ REFERENCES: dict[str, Callable[[Any, Columns, Places], Iterator[Number]]] = {
 """By kind of question."""
 
 
-def _table_with(tables: Sequence[AnswerTable], head: str, key: tuple[Any, ...]) -> AnswerTable:
-    """The first table with such a column, and with such a row where it has several."""
+def _table_with(tables: Sequence[AnswerTable], head: str, key: tuple[Any, ...]) -> AnswerTable | None:
+    """The first table with such a column, and with such a row where it has several; None where all is suppressed."""
     having = [table for table in tables if head in table.heads]
     for table in having:
         if any(all(str(a) == str(b) for a, b in zip(row, key, strict=False)) for row in table.rows):
             return table
-    return having[0]
+    if having or not any(cell is SUPPRESSED for table in tables for row in table.rows for cell in row):
+        return having[0]
+    return None

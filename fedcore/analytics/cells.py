@@ -27,6 +27,8 @@ from fedcore.analytics.sums import Sums
 from fedcore.errors import JobError
 
 MOST_GROUPS = 10_000
+MOST_WITH_TOTALS = 2_000
+"""Fewer where there are totals: what else must be suppressed for them takes time that grows faster than the groups."""
 _KEPT_BACK = 1
 
 
@@ -60,9 +62,11 @@ def keys_of(
             )
         of.append((*dict.fromkeys(_native(each, kind) for each in known), None))
     groups = int(np.prod([len(each) for each in of], dtype=object)) if of else 1
-    if groups > MOST_GROUPS:
+    most = MOST_WITH_TOTALS if query.margins and query.groups else MOST_GROUPS
+    if groups > most:
         raise JobError(
-            f"{' and '.join(query.groups)} make {groups} groups; allowed: {MOST_GROUPS}. Cure: group by coarser columns",
+            f"{' and '.join(query.groups)} make {groups} groups; allowed: {MOST_GROUPS}, and {MOST_WITH_TOTALS} with totals. Cure: "
+            "group by coarser columns",
             step=STEP,
         )
     return tuple(product(*of))

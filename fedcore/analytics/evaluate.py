@@ -45,18 +45,17 @@ def hidden(query: Query, cells: Mapping[Key, Cell], minimum: int) -> Hidden:
         minimum: Least cell.
     """
     margins = query.margins and bool(query.groups)
-    rows = to_suppress(
-        {key: cell.rows if isinstance(cell.rows, int) else 0 for key, cell in cells.items()},
-        minimum,
-        margins=margins,
-        unknown=[key for key, cell in cells.items() if cell.rows is SUPPRESSED],
-    )
+    every = {key: cell.rows if isinstance(cell.rows, int) else 0 for key, cell in cells.items()}
+    lost = [key for key, cell in cells.items() if cell.rows is SUPPRESSED]
+    rows = to_suppress(every, minimum, margins=margins, unknown=lost)
     made: dict[str | None, frozenset[Key]] = {None: rows}
     for column in {each.column for each in query.asked if each.column is not None}:
         counts = {key: cell.present[column] for key, cell in cells.items()}
         unknown = [key for key, count in counts.items() if count is SUPPRESSED]
         present = {key: count if isinstance(count, int) else 0 for key, count in counts.items()}
-        mask = to_suppress(present, minimum, margins=margins, hidden=rows, unknown=unknown)
+        mask = rows
+        if (present, unknown) != (every, lost):
+            mask = to_suppress(present, minimum, margins=margins, hidden=rows, unknown=unknown)
         if tells_missing(query, column):
             # Who reads both counts has a table of what is missing too; each suppresses for the other until both hold.
             missing = {

@@ -18,7 +18,10 @@ question that it was told of. Of a question that it was not told of its rows are
 Who learns what: the coordinator learns the sizes, summed over sites. A shared size can be small though no answer tells it;
 it is for the test alone, and is not kept or shown.
 
-What this does not hold against: a coordinator that works with the asker (it decides, and sees sizes); askers who put their
+The same question over other sites is taken for the same: the difference of its two answers is that of the sites that are in
+one of them only, which none of the others can see.
+
+What else this does not hold against: a coordinator that works with the asker (it decides, and sees sizes); askers who put their
 answers together; sums and differences of three answers or more, which `fedcore.analytics.overlap` does test where a site's
 answers are seen by themselves; totals over one of two keys, unless they are recorded as a question of their own; knowledge
 from elsewhere; differences in which values are missing. Rows are told apart by their place, so a data set that changes
@@ -72,7 +75,8 @@ def record(
         hash: Of the answer: what is asked, and where askers could compare them, which sites take part.
         text: For a person to read.
         sets: Rows of its groups, as the set bits of whole numbers, in the order that all sites share; 0 for none.
-        compared: The earlier questions that it was compared with; one that came in between is then found.
+        compared: The earlier questions that it was compared with; one that came in between, or was kept from the
+            comparison, is then found.
 
     Raises:
         PolicyRefused: There are too many questions, or one that it was not compared with.
@@ -82,7 +86,7 @@ def record(
     with locked(file):
         before = _versions(file, asker, dataset)
         if compared is not None:
-            _refuse_left_out(before, compared)
+            _refuse_left_out([each for each in before if _base(each[0]) != hash], compared)
         same = [rows for name, rows in before if _base(name) == hash]
         if same and same[-1] == tuple(sets):
             return

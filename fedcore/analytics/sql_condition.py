@@ -108,7 +108,11 @@ class ConditionReader:
             or node.args.get("catalog")
             or (node.table and node.table.casefold() not in self.qualifiers)
         ):
-            raise JobError(f"{node.table}.{node.name}: allowed: columns of {self.dataset}", step=STEP)
+            name = f"{node.table}.{node.name}"[:200]
+            raise JobError(
+                f'{name}: allowed: columns of {self.dataset}. Cure: a name with a dot stands in quotes, "{name}"',
+                step=STEP,
+            )
         if self.columns is None:
             return str(node.name)
         return match(node.this, self.columns, "column", self.dataset)

@@ -48,8 +48,8 @@ COMMANDS = {
     "run": Entry("fedcore.cli.run:command", "Run a job over a federation."),
     "resume": Entry("fedcore.cli.run:resume", "Go on with an interrupted run."),
     "show": Entry("fedcore.cli.show:command", "Look at a run."),
-    "sql": Entry("fedcore.cli.sql:command", "Ask a federation in SQL."),
     "compare": Entry("fedcore.cli.show:compare", "Put two runs side by side."),
+    "sql": Entry("fedcore.cli.sql:command", "Ask a federation in SQL."),
     "psi": Entry("fedcore.cli.psi:app", "Find the rows that two parties share."),
     "relay": Entry(
         "fedcore.cli.relay:command", "Carry encrypted frames between parties that cannot be called."

@@ -123,7 +123,7 @@ def audit_training(
     Args:
         found: With a train job.
         participant: That gets the canaries; the one with the most rows when None.
-        canaries: In each training, at most one per row of the participant.
+        canaries: In each training; at most half of the participant's rows become some.
         trainings: Audited ones, each with other canaries; each takes a second one to compare with.
         rounds: In place of the job's, fewer.
         seed: Of canaries and coins; from the operating system when None.
@@ -146,15 +146,15 @@ def audit_training(
     chance = random.Random(seed) if seed is not None else secrets.SystemRandom()
     small = _small(job, rounds)
     claim = claimed(job)
-    scores, coins = [], []
+    found_scores, coins = [], []
     for _ in range(trainings):
-        found_scores, included = _one(small, everyone, tables, name, canaries, chance)
-        scores.append(found_scores)
+        seen, included = _one(small, everyone, tables, name, canaries, chance)
+        found_scores.append(seen)
         coins.append(included)
     import numpy as np
 
     delta = claim.delta if claim else 0.0
-    return audit(np.concatenate(scores), np.concatenate(coins), delta=delta, claim=claim), name
+    return audit(np.concatenate(found_scores), np.concatenate(coins), delta=delta, claim=claim), name
 
 
 def claimed(job: TrainJob) -> Claim | None:
@@ -232,17 +232,17 @@ def _one(
     chance: random.Random,
 ) -> tuple[Floats, Any]:
     """Scores and coins of one audited training."""
-    from fedcore.learning.audit import plant
+    from fedcore.learning.audit import plant, scores
 
     data = next(each for each in everyone if each.name == name).catalogue[job.data]
     planted = plant(tables[name], str(job.task.target), canaries, data.row_id, chance)
     found = []
     with tempfile.TemporaryDirectory(prefix="fedcore-audit-") as folder:
-        for which, table in (("without", tables[name]), ("with", planted.table)):
+        for which, table in (("without", planted.others), ("with", planted.table)):
             home = Path(folder) / which
             _trained(job, everyone, {**tables, name: table}, home)
             found.append(_losses(job, home / "run", planted.canaries, data.row_id))
-    return found[0] - found[1], planted.included
+    return scores(*found), planted.included
 
 
 def _trained(job: TrainJob, everyone: Sequence[Participant], tables: dict[str, pa.Table], home: Path) -> None:

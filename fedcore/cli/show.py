@@ -122,8 +122,8 @@ def differences(first: Record, second: Record) -> dict[str, Any]:
 
     Returns:
         `settings`: dotted name to `[first, second]`, where they differ. `final`, `central`: metric to
-        `{first, second, difference}`. `sites`: site to the same. `cost`: seconds and bytes likewise.
-        A value that is absent or not a number is NaN.
+        `{first, second, difference}`. `sites`: site to the same. `cost`: seconds and bytes likewise; `answers`, of
+        two analytics jobs: `fedcore.cli.compare_answers.differing`. A value that is absent or not a number is NaN.
     """
     settings = [_settings(record) for record in (first, second)]
     names = list(dict.fromkeys([*settings[0], *settings[1]]))
@@ -141,6 +141,7 @@ def differences(first: Record, second: Record) -> dict[str, Any]:
             for site in sites
         },
         "cost": _side_by_side(_cost(first), _cost(second)),
+        **_answers(first, second),
     }
 
 
@@ -185,6 +186,28 @@ def _flat(value: Any, name: str) -> dict[str, Any]:
     for key, each in value.items():
         found |= _flat(each, f"{name}.{key}")
     return found
+
+
+def _answers(first: Record, second: Record) -> dict[str, Any]:
+    if first.kind != "analytics" or second.kind != "analytics":
+        return {}
+    from fedcore.cli.compare_answers import differing
+
+    return {"answers": differing(first, second)}
+
+
+def _answers_table(found: Mapping[str, Any], head: list[str]) -> Table:
+    from fedcore.cli.compare_answers import shown
+
+    table = _table(["", *head], right=2)
+    for row in shown(found["answers"]):
+        table.add_row(*map(_cell, row))
+    if not found["answers"]:
+        table.add_row("none", "", "")
+    left = len(found["answers"]) - table.row_count
+    if left > 0:
+        table.add_row(f"{left} more", "", "")
+    return table
 
 
 def _cost(record: Record) -> Metrics:
@@ -236,6 +259,9 @@ def _tables(found: Mapping[str, Any], names: list[str], record: Record) -> list[
         key=lambda pair: (not math.isfinite(pair[1]["difference"]), pair[1]["difference"], pair[0]),
     )
     tables = [("Settings that differ", settings), ("Final model", final)]
+    if "answers" in found:
+        tables = [("Settings that differ", settings), ("Answers that differ", _answers_table(found, head))]
+        tables += [("Cost", final)]
     if not ranked:
         return tables
     left = len(ranked) - _MOST_SITES

@@ -51,7 +51,7 @@ def command(
     The rows stay where they are; small cells are suppressed. The data set is the table of FROM, by its name in the
     participants' catalogues. docs/analytics.md says which SQL is known.
 
-    Example: fedcore sql "SELECT sex, count(*), avg(age) FROM lung GROUP BY sex" --federation configs/federations/lung.yaml
+    Example: fedcore sql "SELECT sex, count(*), avg(age) FROM lung GROUP BY sex" --federation configs/federations/eighteen_hospitals.yaml
     """
     chosen = engine_of(engine)
     quiet = as_json or _stdout(csv)
@@ -73,7 +73,7 @@ def command(
         secure_sum=not no_secure_sum,
         purpose=purpose,
         asker=asker,
-        min=least,
+        least=least,
     )
     with _progress(job, quiet) as watcher:
         ended = run(job, federation, engine=chosen, folder=folder, watcher=watcher)

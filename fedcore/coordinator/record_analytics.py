@@ -42,7 +42,9 @@ class AnswerTable(Table):
         if name not in self.heads and all(end in self.heads for end in ends):
             return self.value(ends[0], *key), self.value(ends[1], *key)
         if name not in self.heads:
-            raise JobError(f'"{self.title}" has no column "{name}": {did_you_mean(name, self.heads)}', step=STEP)
+            raise JobError(
+                f'"{self.title}" has no column "{name}": {did_you_mean(name, self.heads)}', step=STEP
+            )
         found = [row for row in self.rows if _begins(row, key)]
         if len(found) != 1:
             begun = [" ".join(str(each) for each in row[: max(len(key), 1)]) for row in self.rows[:20]]
@@ -60,10 +62,11 @@ class AnswerTable(Table):
             place: Of the column.
         """
         whole = all(
-            not isinstance(each, float) or (each.is_integer() and abs(each) < 1e15) for each in self._known(place)
+            not isinstance(each, float) or (each.is_integer() and abs(each) < 1e15)
+            for each in self._known(place)
         )
         p = self.heads[place] in self.p_values
-        return [_text(row[place], p=p, whole=whole) for row in self.rows]
+        return [cell_text(row[place], p=p, whole=whole) for row in self.rows]
 
     def numeric(self, place: int) -> bool:
         """Whether a column, by its place, holds numbers, so that it stands to the right."""
@@ -188,7 +191,9 @@ def answers_of(result: Mapping[str, Any]) -> dict[str, Answered]:
     found = result.get("answers")
     if not isinstance(found, Mapping):
         return {}
-    return {str(name): _answered(str(name), told) for name, told in found.items() if isinstance(told, Mapping)}
+    return {
+        str(name): _answered(str(name), told) for name, told in found.items() if isinstance(told, Mapping)
+    }
 
 
 def first_error(result: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -269,12 +274,18 @@ def _spread(name: str, held: Sequence[Any], edges: Sequence[Any]) -> list[tuple[
             for place, (low, high) in enumerate(itertools.pairwise(edges))
         ]
         whole = [each if isinstance(each, list) else [each] * len(bins) for each in held]
-        return [(head, [_cell(row[at]) if at < len(row) else None for row in whole]) for at, head in enumerate(bins)]
+        return [
+            (head, [_cell(row[at]) if at < len(row) else None for row in whole])
+            for at, head in enumerate(bins)
+        ]
     if any(isinstance(each, Mapping) and "low" in each for each in held):
         return [
             (
                 f"{name} {end}",
-                [_cell(each.get(end) if isinstance(each, Mapping) and "low" in each else each) for each in held],
+                [
+                    _cell(each.get(end) if isinstance(each, Mapping) and "low" in each else each)
+                    for each in held
+                ],
             )
             for end in ("low", "high")
         ]
@@ -323,7 +334,14 @@ def _noise(told: Mapping[str, Any]) -> Noise | None:
     )
 
 
-def _text(cell: Any, *, p: bool, whole: bool) -> str:
+def cell_text(cell: Any, *, p: bool = False, whole: bool = False) -> str:
+    """A cell as a person reads it, without what could act on a terminal.
+
+    Args:
+        cell: Of a table.
+        p: Whether it is a p-value.
+        whole: Whether a float is shown without decimals.
+    """
     if cell is SUPPRESSED:
         return "suppressed"
     if isinstance(cell, float):

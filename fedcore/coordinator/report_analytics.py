@@ -46,7 +46,11 @@ def questions(record: Record, run_dir: Path | None) -> list[Markup]:
     """A section for each question: tables and pictures, or why it has no answer."""
     found = list(answers_of(record.raw).values())
     if not found:
-        return [section("Answers", element("p", "No question was answered before the run stopped.", class_="quiet"))]
+        return [
+            section(
+                "Answers", element("p", "No question was answered before the run stopped.", class_="quiet")
+            )
+        ]
     return [_question(each, run_dir) for each in found]
 
 
@@ -62,7 +66,9 @@ def took_part(record: Record) -> Markup:
     without = [(each.party, "all", each.reason) for each in record.left_out]
     without += [(party, each.name, reason) for each in answers for party, reason in each.left_out]
     if not names and not without:
-        return section("Participants", element("p", "None had answered when the run stopped.", class_="quiet"))
+        return section(
+            "Participants", element("p", "None had answered when the run stopped.", class_="quiet")
+        )
     warnings = [element("p", warning, class_="notice") for warning in record.warnings[:_MOST_PARTIES]]
     given = [each for each in answers if each.answered]
     counted = [
@@ -77,22 +83,30 @@ def took_part(record: Record) -> Markup:
         parts.append(element("h3", "Who did not, and why"))
         parts.append(_plain_table(["Participant", "question", "reason"], rows, wrap=True))
         if len(without) > _MOST_PARTIES:
-            parts.append(element("p", f"{len(without) - _MOST_PARTIES} more stand in result.json.", class_="quiet"))
+            parts.append(
+                element("p", f"{len(without) - _MOST_PARTIES} more stand in result.json.", class_="quiet")
+            )
     return section("Participants", *parts)
 
 
 def learned(record: Record) -> Markup:
     """What the coordinator was told, and what the answers promise."""
     answers = [each for each in answers_of(record.raw).values() if each.answered]
-    said = ["The names, kinds and units of the columns, which values columns of categories may have, and each site’s least cell."]
+    said = [
+        "The names, kinds and units of the columns, which values columns of categories may have, and each site’s least cell."
+    ]
     if protocol(record) == "none":
-        said.append("Of each participant its part of each answer, with cells below its minimum kept back; no row.")
+        said.append(
+            "Of each participant its part of each answer, with cells below its minimum kept back; no row."
+        )
     else:
         said.append(
             f"Sums over the participants under {protocol(record)}, round by round, and nothing of a single one: no row, no "
             "count, no coefficient. Which cells were kept back follows from the sums."
         )
-    said.append("Which participants took part in which question, with seconds and bytes, and the reasons of the others.")
+    said.append(
+        "Which participants took part in which question, with seconds and bytes, and the reasons of the others."
+    )
     told = next((each.noise for each in answers if each.noise), None)
     if told is not None:
         whom = neighbours_text(told.neighbours) or "what the record calls neighbours"
@@ -204,9 +218,15 @@ def _protected(answer: Answered) -> Markup:
     rows = [("Participants", _sentence(sum_text(answer))), ("Noise", _sentence(noise_text(answer.noise)))]
     if answer.suppressed:
         cells = people(answer.suppressed, "cell").capitalize()
-        rows.append(("Suppressed", f"{cells}: counts below the minimum, or what would tell them by subtraction."))
+        rows.append(
+            ("Suppressed", f"{cells}: counts below the minimum, or what would tell them by subtraction.")
+        )
     traffic = None if answer.down is None and answer.up is None else (answer.down or 0) + (answer.up or 0)
-    cost = [people(answer.rounds, "round") if answer.rounds else "", seconds_text(answer.seconds), bytes_text(traffic)]
+    cost = [
+        people(answer.rounds, "round") if answer.rounds else "",
+        seconds_text(answer.seconds),
+        bytes_text(traffic),
+    ]
     told = ", ".join(each for each in cost if each and each != "–")
     rows += [("Cost", _sentence(told))] if told else []
     lines = [element("tr", element("th", name, scope="row"), element("td", text)) for name, text in rows]

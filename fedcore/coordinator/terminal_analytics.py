@@ -89,7 +89,9 @@ def table(told: AnswerTable, *, title: bool = True, most: int = MOST_ROWS) -> Ta
     for place, head in enumerate(told.heads):
         texts = told.texts(place)[:most]
         right = place > 0 and told.numeric(place)
-        made.add_column(Text(_head(head, texts) if right else plain(head)), justify="right" if right else "left")
+        made.add_column(
+            Text(_head(head, texts) if right else plain(head)), justify="right" if right else "left"
+        )
         made.columns[-1].overflow, made.columns[-1].vertical = "fold", "top"
         columns.append([cell(row[place], text) for row, text in zip(told.rows, texts, strict=False)])
     for row in zip(*columns, strict=True):
@@ -130,7 +132,10 @@ def answer_parts(answer: Answered, most: int = MOST_ROWS) -> list[RenderableType
     if answer.suppressed:
         cells = people(answer.suppressed, "cell")
         parts.append(
-            Text.assemble((f"{cells} suppressed", SUPPRESSED_STYLE), ": counts below the minimum, or what would tell them")
+            Text.assemble(
+                (f"{cells} suppressed", SUPPRESSED_STYLE),
+                ": counts below the minimum, or what would tell them",
+            )
         )
     for party, reason in answer.left_out[:_MOST_LEFT_OUT]:
         parts.append(Text.assemble(("without ", "yellow"), f"{plain(party)}: {plain(reason)}"))

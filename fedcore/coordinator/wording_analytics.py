@@ -26,7 +26,9 @@ def headline(record: Record) -> str:
     """An analytics run in one sentence: who answered what, and what the coordinator saw of it."""
     answers = list(answers_of(record.raw).values())
     planned = record.job.get("ask")
-    names = [str(name) for name in planned] if isinstance(planned, Mapping) else [each.name for each in answers]
+    names = (
+        [str(name) for name in planned] if isinstance(planned, Mapping) else [each.name for each in answers]
+    )
     data = f" about “{record.job['data']}”" if record.job.get("data") else ""
     what = f"{people(len(names), 'question')}{data}" if names else f"questions{data}"
     given = sum(each.answered for each in answers)
@@ -61,7 +63,9 @@ def noise_text(noise: Noise | None) -> str:
     """What differential privacy an answer has: `epsilon 0.5, delta 1e-06, neighbours: one row more or less`."""
     if noise is None:
         return "no noise"
-    said = [f"{name} {value:g}" for name, value in (("epsilon", noise.epsilon), ("delta", noise.delta)) if value]
+    said = [
+        f"{name} {value:g}" for name, value in (("epsilon", noise.epsilon), ("delta", noise.delta)) if value
+    ]
     said += [f"neighbours: {neighbours_text(noise.neighbours)}"] if noise.neighbours else []
     said += [f"{noise.mode} noise"] if noise.mode else []
     said += [noise.mechanism] if noise.mechanism else []
@@ -82,7 +86,9 @@ def cure(reason: str) -> tuple[str, str]:
 
 def epsilon(record: Record) -> float | None:
     """What all answers cost together; None without differential privacy."""
-    spent = [each.noise.epsilon for each in answers_of(record.raw).values() if each.noise and each.noise.epsilon]
+    spent = [
+        each.noise.epsilon for each in answers_of(record.raw).values() if each.noise and each.noise.epsilon
+    ]
     return sum(spent) if spent else None
 
 

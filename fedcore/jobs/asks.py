@@ -267,7 +267,9 @@ class Question(Strict):
             return {"sql": written}
         if isinstance(written, dict) and "query" in written:
             # A query is read by its own reader, which takes lists as JSON has them.
-            return {key: value if key == "query" else _lists_as_tuples(value) for key, value in written.items()}
+            return {
+                key: value if key == "query" else _lists_as_tuples(value) for key, value in written.items()
+            }
         return _lists_as_tuples(written)
 
     @model_serializer(mode="wrap")

@@ -276,7 +276,7 @@ class AnalyticsRequest(Request):
 
         An approval is bound to it.
         """
-        told = self.model_dump_json(exclude={"run", "job", "cohort", "state", "name", "shares"})
+        told = self.model_dump_json(exclude={"run", "job", "cohort", "state", "name"})
         return hashlib.sha256(told.encode()).hexdigest()
 
 

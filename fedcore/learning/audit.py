@@ -1,8 +1,8 @@
 """Membership inference with canaries: a lower bound on the epsilon of a training, from one training.
 
-    1 canaries     m rows with a wrong target, made from the site's own; a fair coin for each says whether it is trained on
+    1 canaries     m rows of a site, each given a wrong target; a fair coin for each says whether it is trained on
     2 training     once with those that the coin chose, once with none of them, to compare with
-    3 score        by how much a canary's loss is lower than where none was trained on
+    3 score        by how much a canary's loss is lower than where none was trained on, large losses on a logarithmic scale
     4 guess        `in` for the highest scores, `out` for the lowest, none for those between
     5 bound        the smallest epsilon at which that many right guesses are not too unlikely
 
@@ -190,26 +190,28 @@ def chance(canaries: int, guesses: int, right: int, epsilon: float, delta: float
 
 @dataclass(frozen=True, eq=False)
 class Planted:
-    """A site's rows with canaries among them.
+    """A site's rows, some of which were made canaries.
 
     Args:
-        table: Its rows and the canaries that the coins chose.
+        others: The rows that were not.
+        table: These, and the canaries that the coins chose.
         canaries: All of them, chosen or not.
         included: (m,), the coins.
     """
 
+    others: pa.Table
     table: pa.Table
     canaries: pa.Table
     included: Coins
 
 
 def plant(table: pa.Table, target: str, count: int, row_id: str | None, chance: random.Random) -> Planted:
-    """Make canaries, and put those that a fair coin chooses behind the rows.
+    """Make canaries of some rows, and put those that a fair coin chooses behind the others.
 
     Args:
         table: Of a site.
         target: Column that is given a wrong value: another one of those in the table.
-        count: Canaries, at most one per row.
+        count: Canaries; at most half of the rows become some.
         row_id: Column that names the object of a row; each canary is one of its own.
         chance: Chooses rows, targets and coins.
 
@@ -226,7 +228,7 @@ def plant(table: pa.Table, target: str, count: int, row_id: str | None, chance: 
             f"the target {target!r} has one value at this site; canaries need another. Cure: another participant",
             step=STEP,
         )
-    rows = chance.sample(range(table.num_rows), min(count, table.num_rows))
+    rows = chance.sample(range(table.num_rows), min(count, table.num_rows // 2))
     chosen = table.take(pa.array(rows, pa.int64()))
     wrong = [
         chance.choice([value for value in values if value != true])
@@ -236,7 +238,10 @@ def plant(table: pa.Table, target: str, count: int, row_id: str | None, chance: 
     if row_id is not None:
         chosen = _with_column(chosen, row_id, _fresh(table.column(row_id), len(rows)))
     included = np.array([chance.random() < 0.5 for _ in rows], bool)
-    return Planted(pa.concat_tables([table, chosen.filter(pa.array(included))]), chosen, included)
+    left = np.ones(table.num_rows, bool)
+    left[rows] = False
+    others = table.filter(pa.array(left))
+    return Planted(others, pa.concat_tables([others, chosen.filter(pa.array(included))]), chosen, included)
 
 
 def _with_column(table: pa.Table, name: str, values: Sequence[Any]) -> pa.Table:
@@ -253,6 +258,20 @@ def _fresh(column: pa.ChunkedArray, count: int) -> list[Any]:
         top = max((value for value in column.to_pylist() if value is not None), default=0)
         return [top + 1 + at for at in range(count)]
     return [f"canary-{at}" for at in range(count)]
+
+
+def scores(without: Floats, with_some: Floats) -> Floats:
+    """How much each canary looks as if it had been trained on.
+
+    Args:
+        without: (m,), losses where none was trained on.
+        with_some: (m,), losses where some were.
+
+    Returns:
+        (m,), higher for those that more likely were. What is wrong by much is wrong by any amount, and so the inverse
+        hyperbolic sine is compared.
+    """
+    return np.arcsinh(without) - np.arcsinh(with_some)
 
 
 def losses(task: Task, arrays: Mapping[str, Any], rows: Examples) -> Floats:

@@ -60,7 +60,8 @@ def prepare(participant: Participant, request: AnalyticsRequest, message: Messag
     columns = {
         name: [each.kind, each.unit] for name, each in empty.columns.items() if _may_read(name, rule, data)
     }
-    rules = [each for each in participant.policy.rules if _speaks(each, request)]
+    # Without a rule for the data set, a person may allow it under a rule's defaults.
+    rules = [each for each in participant.policy.rules if _speaks(each, request)] or [rule]
     about = {
         "name": participant.name,
         "columns": columns,
@@ -87,8 +88,7 @@ def admit(participant: Participant, request: AnalyticsRequest, message: Message)
     if request.protected:
         before = overlap_sums.earlier(_told(participant), request.asker, request.data)
         return _reply(message, {"admitted": True, EARLIER: [list(each) for each in before]})
-    query, groups = question.groups_of(source, minimum=rule.min_cell)
-    overlap.admit(_told(participant, "alone"), request.asker, query, groups, minimum=rule.min_cell)
+    _note_alone(participant, request, question, source, rule)
     return _reply(message, {"admitted": True, EARLIER: []})
 
 
@@ -100,18 +100,48 @@ def answer(participant: Participant, request: AnalyticsRequest, message: Message
     source = _source(participant, request, question.columns)
     if EARLIER in request.state:
         return _arrays(message, _differences(participant, request, question, source))
-    number = _round(request.state)
+    _check_round(request.state)
     state = State(told={name: value for name, value in request.state.items() if name != ROUND})
     if request.differential_privacy is not None:
         return _noisy(participant, request, message, question, rule, source, state)
     part = question.partial(source, state)
     sums = disclose(part, rule, protected=request.protected, private=False)
-    if number == 1 and request.protected:
-        sets = _sets(question, source, rule)
-        overlap_sums.record(
-            _told(participant), request.asker, request.data, question.hash, question.text, sets
-        )
+    # In every round: a coordinator may begin where it likes. What was noted before is not noted twice.
+    if request.protected:
+        _note_summed(participant, request, question, source, rule)
+    else:
+        _note_alone(participant, request, question, source, rule)
     return _arrays(message, sums)
+
+
+def _note_alone(
+    participant: Participant, request: AnalyticsRequest, question: Question, source: Source, rule: Rule
+) -> None:
+    """Compare a question with those that this site answered by itself, and note it."""
+    query, groups = question.groups_of(source, minimum=rule.min_cell)
+    overlap.admit(_told(participant, "alone"), request.asker, query, groups, minimum=rule.min_cell)
+
+
+def _note_summed(
+    participant: Participant, request: AnalyticsRequest, question: Question, source: Source, rule: Rule
+) -> None:
+    """Note a question that goes into a protected sum, if it was compared with all that this site was told of."""
+    file = _compared(participant, request, question)
+    compared = json.loads(file.read_text()) if file.exists() else []
+    overlap_sums.record(
+        _told(participant),
+        request.asker,
+        request.data,
+        question.hash,
+        question.text,
+        _sets(question, source, rule),
+        compared=[(name, count) for name, count in compared],
+    )
+
+
+def _compared(participant: Participant, request: AnalyticsRequest, question: Question) -> Path:
+    """Where the site keeps with what a question of a run was compared."""
+    return evidence_file(participant).parent / "compared" / request.run / f"{question.hash}.json"
 
 
 def _noisy(
@@ -146,8 +176,11 @@ def _differences(
     except (TypeError, ValueError) as error:
         raise JobError("the coordinator's list of earlier questions cannot be read", step=STEP) from error
     rule = check(participant, request)
-    file = _told(participant)
-    return overlap_sums.sizes(file, request.asker, request.data, _sets(question, source, rule), earlier)
+    file = _compared(participant, request, question)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(earlier))
+    sets = _sets(question, source, rule)
+    return overlap_sums.sizes(_told(participant), request.asker, request.data, sets, earlier)
 
 
 def _sets(question: Question, source: Source, rule: Rule) -> list[int]:
@@ -265,11 +298,10 @@ def _layers(participant: Participant, request: AnalyticsRequest) -> dict[str, st
     }
 
 
-def _round(state: Mapping[str, Any]) -> int:
+def _check_round(state: Mapping[str, Any]) -> None:
     number = state.get(ROUND)
     if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= 1000:
         raise JobError("the coordinator's message does not say which round it is", step=STEP)
-    return number
 
 
 def _told(participant: Participant, how: str = "sums") -> Path:

@@ -31,21 +31,17 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from fedcore.analytics.question import Part, Question
+from fedcore.analytics.question import Part
 from fedcore.analytics.source import Source
-from fedcore.analytics.sums import Sums
 from fedcore.errors import DataError, JobError, PolicyRefused
 from fedcore.jobs.analytics import AnswerPrivacy
 from fedcore.jobs.participant import Participant
 from fedcore.jobs.request import AnalyticsRequest
 from fedcore.participant.answer_costs import charged, cost_of, lost, privacy_of, relation_of
-from fedcore.participant.private_keys import told_keys
 from fedcore.participant.stored_answers import locked, write
 from fedcore.privacy.answers import AnswerPlan, Entries, add_noise, plan_answers, statement
 from fedcore.privacy.contribution import bounded_rows
 from fedcore.privacy.exact import exact
-
-__all__ = ["PrivateAnswer", "counted", "entries_of", "plan_of", "private", "private_round", "told_keys"]
 
 STEP = "privacy"
 Arrays = dict[str, npt.NDArray[Any]]
@@ -68,56 +64,12 @@ class PrivateAnswer:
     again: bool
 
 
-def private(
-    participant: Participant,
-    request: AnalyticsRequest,
-    question: Question,
-    part: Part,
-    sums: Sums,
-    number: int,
-    *,
-    people: bool = False,
-) -> Arrays:
-    """A part's sums with noise on them, as they may leave.
-
-    Args:
-        participant: Whose rows.
-        request: With the question's name, and the state of the round.
-        question: That is asked.
-        part: The site's, for this round.
-        sums: Of it, after disclosure.
-        number: Of the round, from 1.
-        people: Whether the part is over the rows of `counted` only.
-
-    Returns:
-        float64, in the order of the sums.
-
-    Raises:
-        FedcoreError: As `private_round`.
-        JobError: A person is to be hidden, and rows beyond a person's bound were not left out.
-    """
-    rounds = question.rounds_for_privacy()
-    if not 1 <= number <= rounds:
-        raise PolicyRefused(
-            f"question {request.name}: round {number}; allowed: 1 to {rounds}, for which its noise is sized",
-            step=STEP,
-        )
-    if privacy_of(request).neighbours == "person" and not people:
-        raise JobError(
-            "neighbours: person needs rows beyond a person's bound left out first, which was not done for this question. "
-            "Cure: neighbours: row",
-            step=STEP,
-        )
-    made = private_round(
-        participant, request, lambda: replace(part, sums=sums), rounds=rounds, rows=part.rows
-    )
-    return made.sums
-
-
 def private_round(
     participant: Participant, request: AnalyticsRequest, make: Callable[[], Part], *, rounds: int, rows: int
 ) -> PrivateAnswer:
     """A round of a question with noise on it, paid for and stored.
+
+    Where a person is to be hidden, the part must be over the rows of `counted` only.
 
     Args:
         participant: Whose rows.

@@ -144,12 +144,7 @@ def plan_noise(
         JobError: A number is out of range, or the words have no room for steps that fine.
     """
     # Other numbers of participants than these are refused when the plan is looked at.
-    noise = noise_for(
-        exact(wanted, "epsilon") * exact(1 - SLACK, "slack"),
-        exact(delta, "delta") * exact(1 - SLACK, "slack"),
-        participants,
-        lambda found: [Gaussian(found, releases, sampling)],
-    )
+    noise = _least(float(wanted), float(delta), participants, releases, float(sampling))
     factor = 4 if change == "replace" else 1
     honest = 1 if local else participants - lost
     least = max(_FINE * math.sqrt(honest) / (noise * math.sqrt(factor)), 16 * math.sqrt(dimension))
@@ -202,6 +197,17 @@ def below_clip(total: int, noise: ClientNoise) -> float:
     """
     asked = noise.participants * noise.sampling
     return min(1.0, max(0.0, (total / (noise.bit_steps * asked) + 1) / 2))
+
+
+@lru_cache(maxsize=64)
+def _least(wanted: float, delta: float, participants: int, releases: int, sampling: float) -> float:
+    """Standard deviation over sensitivity."""
+    return noise_for(
+        exact(wanted, "epsilon") * exact(1 - SLACK, "slack"),
+        exact(delta, "delta") * exact(1 - SLACK, "slack"),
+        participants,
+        lambda found: [Gaussian(found, releases, sampling)],
+    )
 
 
 @lru_cache(maxsize=64)

@@ -17,7 +17,7 @@ uses bound honest coordinators; an end date bounds all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -275,8 +275,3 @@ def _end(until: date | datetime | None) -> datetime | None:
     if isinstance(until, datetime):
         return until if until.tzinfo else until.replace(tzinfo=UTC)
     return None if until is None else datetime.combine(until + timedelta(days=1), time(), UTC)
-
-
-def waiting(requests: Iterable[Request]) -> list[Request]:
-    """Those that nobody has decided on."""
-    return [each for each in requests if each.status == "waiting"]

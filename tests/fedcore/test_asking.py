@@ -68,7 +68,9 @@ def test_a_question_is_asked_once_and_only_when_its_answer_is_wanted(federation,
 
 
 def test_sql_and_settings_reach_the_job(federation, runs) -> None:
-    asked = fedcore.ask("SELECT count(*) FROM study", federation, epsilon=0.5, mode="local", secure_sum=False, name="n")
+    asked = fedcore.ask(
+        "SELECT count(*) FROM study", federation, epsilon=0.5, mode="local", secure_sum=False, name="n"
+    )
     assert asked.answer.name == "n"
     noise = runs[0].protection.differential_privacy
     assert noise is not None and (noise.epsilon, noise.mode) == (0.5, "local") and not runs[0].protection.on
@@ -83,11 +85,17 @@ def test_sql_and_settings_reach_the_job(federation, runs) -> None:
         (17, {}, "is a int; allowed: SQL, or a Query"),
         (QUERY, {"mode": "local"}, "mode: of differential privacy, which needs epsilon"),
         (QUERY, {"epsilon": 1, "mdoe": "local"}, "mdoe"),
-        (QUERY, {"epsilon": 1, "secure_sum": False, "mode": "central"}, "mode central adds noise to a protected sum"),
+        (
+            QUERY,
+            {"epsilon": 1, "secure_sum": False, "mode": "central"},
+            "mode central adds noise to a protected sum",
+        ),
         (QUERY, {"participants": ["a", "a", "b"]}, "a name stands twice"),
     ],
 )
-def test_what_cannot_be_asked_is_refused_before_anything_starts(federation, runs, question, settings, said) -> None:
+def test_what_cannot_be_asked_is_refused_before_anything_starts(
+    federation, runs, question, settings, said
+) -> None:
     with pytest.raises(JobError) as raised:
         ask(question, federation, **settings)
     assert said in raised.value.message
@@ -98,12 +106,16 @@ def test_a_question_says_one_thing_in_one_way() -> None:
     query = QUERY.to_json()
     assert Question.model_validate({"query": query}).asked == query
     for wrong in ({"query": query, "sql": "SELECT 1"}, {"query": query, "totals": True}, {}):
-        with pytest.raises(ValueError, match="asks one thing|totals is for sql"):
+        with pytest.raises(ValueError, match=r"asks one thing|totals is for sql"):
             Question.model_validate(wrong)
 
 
 def test_a_run_gives_its_answers_by_name(tmp_path) -> None:
-    run = Run(write_run(tmp_path / "run", a_result({"by_sex": an_answer(), "hazard": a_refusal()}, status="partial")))
+    run = Run(
+        write_run(
+            tmp_path / "run", a_result({"by_sex": an_answer(), "hazard": a_refusal()}, status="partial")
+        )
+    )
     assert run.answers["by_sex"].table().value("mean(age)", 1) == pytest.approx(63.34057971)
     assert [run.answers["hazard"].status, run.answers["by_sex"].suppressed] == ["refused", 2]
     with pytest.raises(PolicyRefused, match="statistic cox"):

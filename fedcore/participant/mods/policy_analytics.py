@@ -170,7 +170,8 @@ def approved(
             "denied": f"the request with hash {short} was denied by {found.by}"
             + (f" ({found.reason})" if found.reason else ""),
             "ended": f"the approval of the request with hash {short} ended at {found.until}",
-            "used up": f"the approval of the request with hash {short} was for {found.uses} uses, which are used up",
+            "used up": f"the approval of the request with hash {short} was for {found.uses} "
+            f"run{'' if found.uses == 1 else 's'}, and is used up",
         }[found.status]
         + f": {reasons}. Cure: {approval.by} may grant it at the site (fedcore approvals grant PARTICIPANT_FILE {short}), "
         "then ask again",

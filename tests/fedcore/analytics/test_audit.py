@@ -141,3 +141,11 @@ def test_runs_are_read_and_what_cannot_be_is_said(tmp_path: Path) -> None:
         unread=unread,
     )
     assert gone.skipped[:3] == tuple(unread) and "none of its groups" in gone.skipped[3]
+
+
+def test_questions_in_sql_are_compared_group_by_group() -> None:
+    limit, few = age_with_few()
+    text = "SELECT sex, count(*), avg(age) FROM lung {} GROUP BY sex"
+    asked = [ask("a", sql=text.format("")), ask("b", sql=text.format(f"WHERE age < {limit}"))]
+    (pair,) = differencing(asked, {"all": {"lung": WHOLE}}, minimum=5).pairs
+    assert pair.rows is not None and 0 < pair.rows <= few

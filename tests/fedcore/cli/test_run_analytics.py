@@ -45,7 +45,9 @@ def test_all_answered_is_exit_code_0(words, monkeypatch, capsys) -> None:
 
 
 @pytest.mark.parametrize("how", [[], ["--json"]])
-def test_some_answered_is_printed_and_has_the_exit_code_of_the_first_that_is_not(words, monkeypatch, capsys, how) -> None:
+def test_some_answered_is_printed_and_has_the_exit_code_of_the_first_that_is_not(
+    words, monkeypatch, capsys, how
+) -> None:
     ends_with(monkeypatch, a_result({"hazard": a_refusal(), "by_sex": an_answer()}, status="partial"))
     assert fedcore([*words, *how]) == PolicyRefused.exit_code
     out = capsys.readouterr().out
@@ -56,7 +58,9 @@ def test_some_answered_is_printed_and_has_the_exit_code_of_the_first_that_is_not
 
 @pytest.mark.parametrize("error", [None, {}, {"exit_code": "x"}, {"exit_code": 0}, {"exit_code": True}])
 def test_an_error_without_a_code_of_its_own_is_still_no_success(words, monkeypatch, error) -> None:
-    ends_with(monkeypatch, a_result({"hazard": a_refusal(error=error), "by_sex": an_answer()}, status="partial"))
+    ends_with(
+        monkeypatch, a_result({"hazard": a_refusal(error=error), "by_sex": an_answer()}, status="partial")
+    )
     assert fedcore(words) == FedcoreError.exit_code
 
 

@@ -40,7 +40,9 @@ def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 @pytest.fixture
-def asked(rows: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[AnalyticsJob, dict[str, Any]]]:
+def asked(
+    rows: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> list[tuple[AnalyticsJob, dict[str, Any]]]:
     """The jobs that would run; each gets a made-up answer."""
     jobs: list[tuple[AnalyticsJob, dict[str, Any]]] = []
 
@@ -50,7 +52,6 @@ def asked(rows: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tu
 
     monkeypatch.setattr("fedcore.engines.run.run", run)
     return jobs
-
 
 
 def sql(text: str = ASKED, *options: str) -> int:
@@ -87,7 +88,10 @@ def test_noise_without_a_secure_sum_is_added_at_each_site(asked) -> None:
     assert sql(ASKED, "--no-secure-sum", "--epsilon", "1") == 0
     job = asked[0][0]
     assert not job.protection.on
-    assert job.protection.differential_privacy is not None and job.protection.differential_privacy.mode == "local"
+    assert (
+        job.protection.differential_privacy is not None
+        and job.protection.differential_privacy.mode == "local"
+    )
 
 
 def test_a_name_in_another_case_is_that_of_the_catalogue(asked) -> None:
@@ -128,7 +132,11 @@ def test_what_cannot_be_asked_is_refused_before_anything_starts(asked, capsys, t
 def test_a_table_can_be_piped(asked, capsys) -> None:
     assert sql(ASKED, "--csv", "-") == 0
     lines = list(csv.reader(capsys.readouterr().out.splitlines()))
-    assert lines == [["sex", "count(*)", "mean(age)"], ["1", "138", "63.34057971"], ["2", "suppressed", "suppressed"]]
+    assert lines == [
+        ["sex", "count(*)", "mean(age)"],
+        ["1", "138", "63.34057971"],
+        ["2", "suppressed", "suppressed"],
+    ]
 
 
 def test_a_table_can_be_written_to_a_file(asked, capsys) -> None:

@@ -6,14 +6,28 @@ import re
 
 import pytest
 
-from fedcore.coordinator.record import parse
 from fedcore.coordinator.receipt import layers
+from fedcore.coordinator.record import parse
 from fedcore.coordinator.report import render, write_report
-from tests.fedcore.coordinator.answered_result import NAMES, SVG, a_model, a_refusal, a_result, an_answer, write_run
+from tests.fedcore.coordinator.answered_result import (
+    NAMES,
+    SVG,
+    a_model,
+    a_refusal,
+    a_result,
+    an_answer,
+    write_run,
+)
 from tests.fedcore.coordinator.chromium import MISSING, PROGRAM, open_page
 from tests.fedcore.coordinator.test_report import HOSTILE, Page
 
-NOISE = {"mechanism": "discrete gaussian", "neighbours": "row", "epsilon": 0.25, "delta": 1e-6, "mode": "central"}
+NOISE = {
+    "mechanism": "discrete gaussian",
+    "neighbours": "row",
+    "epsilon": 0.25,
+    "delta": 1e-6,
+    "mode": "central",
+}
 
 
 def test_each_question_has_a_section_with_its_table_and_its_protection(tmp_path):
@@ -42,7 +56,9 @@ def test_only_a_suppressed_cell_has_the_mark_of_one():
 
 
 def test_the_top_of_the_page_has_the_facts():
-    page = Page(render(a_result({"a": an_answer(privacy=NOISE), "b": a_model(privacy=NOISE), "c": a_refusal()})))
+    page = Page(
+        render(a_result({"a": an_answer(privacy=NOISE), "b": a_model(privacy=NOISE), "c": a_refusal()}))
+    )
     for words in (
         "report of answers",
         "Answers 2 of three questions",
@@ -80,7 +96,9 @@ def test_a_picture_outside_the_run_folder_is_not_read(tmp_path):
 def test_a_refused_question_has_its_reason_and_its_cure():
     page = Page(render(a_result({"by_sex": an_answer(), "hazard": a_refusal()}, status="partial")))
     assert "Partly answered. Without an answer: hazard (refused)." in page.text
-    assert "Refused. hospital-2, question: statistic cox is not allowed here. Cure: ask for count." in page.text
+    assert (
+        "Refused. hospital-2, question: statistic cox is not allowed here. Cure: ask for count." in page.text
+    )
 
 
 def test_who_took_part_and_why_others_did_not():
@@ -104,10 +122,15 @@ def test_what_the_coordinator_learned_follows_from_the_protection():
 
 
 def test_layers_speak_of_answers_not_of_model_updates():
-    noisy = {"secure_aggregation": "none", "differential_privacy": {"epsilon": 1.0, "delta": 1e-6, "mode": "local"}}
+    noisy = {
+        "secure_aggregation": "none",
+        "differential_privacy": {"epsilon": 1.0, "delta": 1e-6, "mode": "local"},
+    }
     members = [{"name": "h", "layers": {"privacy": "epsilon 1", "policy": "on", "disclosure": "on"}}]
     for protection in ({"secure_aggregation": "secagg+", "differential_privacy": None}, noisy):
-        found = {each.name: each for each in layers(parse(a_result(protection=protection, participants=members)))}
+        found = {
+            each.name: each for each in layers(parse(a_result(protection=protection, participants=members)))
+        }
         said = found["secure aggregation"].meaning + found["differential privacy"].meaning
         assert "update" not in said and "answer" in said
     assert found["secure aggregation"].state == "off" and found["differential privacy"].state == "on"
@@ -133,7 +156,9 @@ def test_a_record_with_parts_missing_still_has_a_page(answers):
 
 @pytest.mark.skipif(PROGRAM is None, reason=MISSING)
 def test_a_browser_shows_it_without_complaint_and_without_the_network(tmp_path):
-    result = a_result({"by_sex": an_answer(), "hazard": a_model(), "no": a_refusal(reason=HOSTILE, error=None)})
+    result = a_result(
+        {"by_sex": an_answer(), "hazard": a_model(), "no": a_refusal(reason=HOSTILE, error=None)}
+    )
     opened = open_page(write_report(write_run(tmp_path / "run", result)), tmp_path)
     assert opened.console == []
     assert [each for each in opened.requests if not each.startswith("data:")] == []

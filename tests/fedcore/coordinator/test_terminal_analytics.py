@@ -14,7 +14,7 @@ from fedcore.coordinator.terminal_analytics import SUPPRESSED_STYLE, AnswerProgr
 from fedcore.coordinator.watch import EventFile, Replay
 from fedcore.coordinator.wording import headline
 from fedcore.errors import JobError, PolicyRefused
-from tests.fedcore.coordinator.answered_result import HIDDEN, NAMES, a_model, a_refusal, a_result, an_answer
+from tests.fedcore.coordinator.answered_result import HIDDEN, NAMES, a_refusal, a_result, an_answer
 
 HOSTILE = "[red]x[/red]\x1b]0;x\x07\u202e"
 
@@ -47,12 +47,21 @@ def test_each_question_is_printed_with_its_table_notes_and_who_is_in_the_sum():
 def test_suppressed_has_a_style_of_its_own_that_a_group_of_that_name_has_not():
     table = answers_of(a_result())["by_sex"].tables[0]
     assert table.rows[1][1] is SUPPRESSED
-    assert [cell(value, "x").style for value in (SUPPRESSED, "suppressed", 0, None)] == [SUPPRESSED_STYLE, "", "", ""]
+    assert [cell(value, "x").style for value in (SUPPRESSED, "suppressed", 0, None)] == [
+        SUPPRESSED_STYLE,
+        "",
+        "",
+        "",
+    ]
     assert table.texts(1) == ["138", "suppressed"]
 
 
 def test_numbers_of_a_column_are_whole_where_all_are():
-    rows = [{"a": 11.0, "b": 1.0, "p": 1.0}, {"a": None, "b": 0.5, "p": 0.00001}, {"a": HIDDEN, "b": -2.0, "p": 0.04}]
+    rows = [
+        {"a": 11.0, "b": 1.0, "p": 1.0},
+        {"a": None, "b": 0.5, "p": 0.00001},
+        {"a": HIDDEN, "b": -2.0, "p": 0.04},
+    ]
     table = answers_of(a_result({"q": an_answer(tables=[{"title": "", "rows": rows}])}))["q"].table()
     assert table.texts(0) == ["11", "–", "suppressed"]
     assert table.texts(1) == ["1.0000", "0.5000", "−2.0000"]
@@ -71,7 +80,8 @@ def test_noise_states_its_cost_its_neighbours_and_its_scale():
     told |= {"mode": "central", "scale": 12.5}
     text = summary(a_result({"by_sex": an_answer(privacy=told)}), width=240)
     assert (
-        "epsilon 0.5, delta 1e-06, neighbours: one row, there or not, central noise, discrete gaussian, scale 12.5" in text
+        "epsilon 0.5, delta 1e-06, neighbours: one row, there or not, central noise, discrete gaussian, scale 12.5"
+        in text
     )
     assert "with noise (epsilon 0.5 in all)" in text
 
@@ -103,7 +113,15 @@ def test_a_run_without_any_answer_says_so():
 
 @pytest.mark.parametrize(
     "answers",
-    [None, [], "x", {"q": None}, {"q": {}}, {"q": {"tables": "x", "rows": 1}}, {"q": {"tables": [{"rows": [3]}]}}],
+    [
+        None,
+        [],
+        "x",
+        {"q": None},
+        {"q": {}},
+        {"q": {"tables": "x", "rows": 1}},
+        {"q": {"tables": [{"rows": [3]}]}},
+    ],
 )
 def test_a_record_with_parts_missing_or_of_another_type_is_still_shown(answers):
     result = a_result()
@@ -118,7 +136,7 @@ def test_a_value_is_found_by_its_column_and_the_keys_of_its_row():
     assert answers["hazard"].value("p", "sex") == 0.000986
     with pytest.raises(JobError, match=r'no column "count": did you mean "count\(\*\)"'):
         answers["by_sex"].value("count", 1)
-    with pytest.raises(JobError, match="0 rows begin with 3; allowed.*of 1; 2"):
+    with pytest.raises(JobError, match=r"0 rows begin with 3; allowed.*of 1; 2"):
         answers["by_sex"].value("count(*)", 3)
     with pytest.raises(JobError, match="2 rows begin with no key"):
         answers["by_sex"].value("count(*)")
@@ -204,13 +222,17 @@ def test_a_long_table_is_cut_and_says_so():
     assert re.search(r"\n19 +10", text) and not re.search(r"\n20 +10", text)
 
 
-
-
 def test_groups_have_their_intervals_and_bins_in_columns_of_their_own():
     first = {"count(*)": 12, "median": {"low": 3.0, "high": 4.0}, "bins": [7, HIDDEN]}
     second = {"count(*)": HIDDEN, "median": HIDDEN, "bins": HIDDEN}
     rows = [{"key": ["a", None], "values": first}, {"key": [{"all": True}, 2], "values": second}]
-    told = {"title": "t", "keys": ["x", "y"], "rows": rows, "edges": {"bins": [0, 1, 2]}, "notes": ["5 sites"]}
+    told = {
+        "title": "t",
+        "keys": ["x", "y"],
+        "rows": rows,
+        "edges": {"bins": [0, 1, 2]},
+        "notes": ["5 sites"],
+    }
     table = answers_of(a_result({"q": an_answer(tables=[told])}))["q"].table()
     assert table.heads == ("x", "y", "count(*)", "median low", "median high", "bins [0, 1)", "bins [1, 2]")
     assert table.rows[0] == ("a", "missing", 12, 3.0, 4.0, 7, SUPPRESSED)

@@ -13,7 +13,7 @@ from scipy import stats
 from torch import nn
 
 from fedcore.errors import DataError, JobError
-from fedcore.learning.audit import Claim, audit, chance, losses, lower_bound, plant
+from fedcore.learning.audit import Claim, audit, chance, losses, lower_bound, plant, scores
 from fedcore.learning.examples import Examples
 from fedcore.learning.task import Batch, Schema, Task
 
@@ -118,9 +118,9 @@ class Nearest(Task):
 def test_a_model_that_remembers_its_rows_leaks_all_that_a_bound_can_say() -> None:
     table = pa.table(
         {
-            "a": [at * 0.37 % 11 for at in range(120)],
-            "b": [at * 0.73 % 7 for at in range(120)],
-            "y": [at % 3 for at in range(120)],
+            "a": [at * 0.37 % 11 for at in range(300)],
+            "b": [at * 0.73 % 7 for at in range(300)],
+            "y": [at % 3 for at in range(300)],
         }
     )
     planted = plant(table, "y", 100, None, random.Random(1))
@@ -131,33 +131,48 @@ def test_a_model_that_remembers_its_rows_leaks_all_that_a_bound_can_say() -> Non
         )
 
     rows = Examples(matrix(planted.canaries), torch.zeros(0))
-    scores = []
-    for trained in (table, planted.table):
+    found = []
+    for trained in (planted.others, planted.table):
         task = Nearest()
         task.schema = Schema(("a", "b", "y"), tuple(matrix(trained).shape))
-        scores.append(losses(task, {"rows": matrix(trained).numpy()}, rows))
-    found = audit(scores[0] - scores[1], planted.included, claim=Claim(1.0, 0.0, ""))
-    assert found.epsilon > 2 and found.holds is False
+        found.append(losses(task, {"rows": matrix(trained).numpy()}, rows))
+    made = audit(scores(*found), planted.included, claim=Claim(1.0, 0.0, ""))
+    assert made.epsilon > 2 and made.holds is False
 
 
 def test_canaries_have_a_wrong_target_and_stand_behind_the_rows_that_stay_as_they_are() -> None:
     table = pa.table(
-        {"id": list(range(40)), "x": [at / 7 for at in range(40)], "y": ["a", "b", "c", "a"] * 10}
+        {"id": list(range(60)), "x": [at / 7 for at in range(60)], "y": ["a", "b", "c", "a"] * 15}
     )
     planted = plant(table, "y", 25, "id", random.Random(2))
-    assert planted.table.slice(0, 40).equals(table)
     assert planted.canaries.num_rows == len(planted.included) == 25
-    assert planted.table.num_rows == 40 + planted.included.sum() and 0 < planted.included.sum() < 25
-    true = dict(zip(table["x"].to_pylist(), table["y"].to_pylist(), strict=True))
+    assert planted.others.num_rows == 35 and 0 < planted.included.sum() < 25
+    assert planted.table.slice(0, 35).equals(planted.others)
+    true = {row["x"]: row for row in table.to_pylist()}
+    assert all(true[row["x"]] == row for row in planted.others.to_pylist())
     for row in planted.canaries.to_pylist():
-        assert row["y"] != true[row["x"]] and row["y"] in ("a", "b", "c") and row["id"] >= 40
-    assert len(set(planted.canaries["x"].to_pylist())) == 25 == len(set(planted.canaries["id"].to_pylist()))
-    assert planted.table.slice(40)["x"].to_pylist() == [
+        assert row["y"] != true[row["x"]]["y"] and row["y"] in ("a", "b", "c") and row["id"] >= 60
+    # Each row is one or the other.
+    assert (
+        sorted(planted.others["x"].to_pylist() + planted.canaries["x"].to_pylist()) == table["x"].to_pylist()
+    )
+    assert len(set(planted.canaries["id"].to_pylist())) == 25
+    assert planted.table.slice(35)["x"].to_pylist() == [
         x for x, chosen in zip(planted.canaries["x"].to_pylist(), planted.included, strict=True) if chosen
     ]
-    named = pa.table({"id": ["p", "q", "r"], "y": [0, 1, 1]})
+    named = pa.table({"id": ["p", "q", "r", "s", "t", "u"], "y": [0, 1, 1, 0, 0, 1]})
     few = plant(named, "y", 99, "id", random.Random(2))
     assert few.canaries["id"].to_pylist() == ["canary-0", "canary-1", "canary-2"]
+
+
+def test_a_lower_loss_is_a_higher_score_and_large_losses_count_by_their_ratio() -> None:
+    assert (
+        scores(np.array([3.0, 3.0]), np.array([0.5, 2.9]))[0]
+        > 2 * scores(np.array([3.0]), np.array([2.0]))[0]
+    )
+    assert scores(np.array([20.0, 5.0]), np.array([40.0, 0.7])).tolist() == pytest.approx(
+        [-0.693, 1.66], abs=0.01
+    )
 
 
 def test_what_cannot_be_audited_is_refused() -> None:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,21 +15,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fedcore.analytics.question import Bounds, Part, Question
+from fedcore.analytics.question import Bounds, Part
 from fedcore.analytics.source import Source, opened
 from fedcore.errors import BudgetExhausted, DataError, JobError, PolicyRefused
 from fedcore.jobs.participant import Participant
 from fedcore.jobs.request import AnalyticsRequest
 from fedcore.participant.answer_costs import fewest
 from fedcore.participant.budgets import site_ledger
-from fedcore.participant.private_answers import (
-    counted,
-    entries_of,
-    plan_of,
-    private,
-    private_round,
-    told_keys,
-)
+from fedcore.participant.private_answers import counted, entries_of, plan_of, private_round
+from fedcore.participant.private_keys import told_keys
 
 ROWS = 50
 
@@ -351,24 +345,6 @@ def test_rows_of_one_person_beyond_the_bound_do_not_count(tmp_path: Path) -> Non
     unnamed = site(tmp_path, connector="parquet", path=tmp_path / "lung.parquet")
     with pytest.raises(PolicyRefused, match="row_id in the site's catalogue"):
         counted(unnamed, person, source)
-
-
-class _Rounds:
-    def rounds_for_privacy(self) -> int:
-        return 2
-
-
-def test_a_question_gets_its_rounds_and_persons_only_where_their_rows_were_cut(tmp_path: Path) -> None:
-    north, question = site(tmp_path), cast(Question, _Rounds())
-    first = private(north, asking(), question, part(), part().sums, 1)
-    assert equal(private(north, asking(), question, part(), part().sums, 1), first)
-    with pytest.raises(PolicyRefused, match=r"round 3; allowed: 1 to 2"):
-        private(north, asking(state={"round": 3}), question, part(), part().sums, 3)
-    person = asking("people", privacy={"neighbours": "person", "rows": 2})
-    with pytest.raises(JobError, match="rows beyond a person's bound left out first"):
-        private(north, person, question, part(), part().sums, 1)
-    hidden = site(tmp_path / "p", neighbours="add-remove-person")
-    assert list(private(hidden, person, question, part(), part().sums, 1, people=True)) == list(first)
 
 
 def keys_of(columns: list[str], **privacy: Any) -> AnalyticsRequest:

@@ -249,6 +249,9 @@ def test_what_cannot_be_evaluated_is_refused() -> None:
             [frame],
             levels={"sex": list("abcdefghijk"), "stage": range(1000)},
         )
+    levels = {"sex": ["f", "m"], "stage": range(1000)}
+    with pytest.raises(JobError, match="make 3003 groups; allowed: 10000, and 2000 with totals"):
+        asked(START.group_by("sex", "stage").count().totals(), [frame], levels=levels)
     with pytest.raises(DataError, match="infinite"):
         asked(START.mean("age"), [frame.assign(age=np.inf)])
 

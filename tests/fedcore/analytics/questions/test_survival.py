@@ -79,6 +79,12 @@ def test_a_group_of_one_patient_is_suppressed_as_a_whole_and_in_no_pooled_test()
     assert found.suppressed == sum(each.suppressed for each in found.tables) > 5
 
 
+def test_a_median_that_lies_in_what_is_suppressed_is_suppressed_and_no_infinity():
+    found = ask(build("kaplan_meier", {**CURVES, "by": "sex"}, agreed(minimum=80)), hospitals())
+    assert [row["median"] for row in table(found)] == [SUPPRESSED, SUPPRESSED]
+    assert [row["rows"] for row in table(found)] == [137, 90]
+
+
 def test_a_group_that_no_row_has_changes_nothing():
     common = agreed(levels={"gender": ("male", "other", "female")})
     said = {**CURVES, "by": "gender"}
@@ -125,6 +131,8 @@ def test_curves_with_noise(noise: float):
     question = build("kaplan_meier", said, agreed(private=True))
     part = question.partial(hospitals()[0], question.begin())
     assert part.bounds == {"ends": Bounds(0, 1)} and part.sums["ends"].sum() == part.rows
+    early = build("kaplan_meier", {**said, "end": 90.0}, agreed(private=True))
+    assert early.partial(hospitals()[0], early.begin()).sums["ends"].sum() == part.rows
     found = ask(question, hospitals(), noise)
     json.dumps([each.as_dict() for each in found.tables], allow_nan=False)
     survival = [row["survival"] for row in table(found, 1)]

@@ -213,6 +213,13 @@ def test_tiny_noise_leaves_tables_as_they_are():
         assert abs(row["middle"] - np.quantile(data, share, method="inverted_cdf")) <= 2.0
 
 
+def test_values_that_nobody_has_are_not_found_in_noise():
+    said = {"column": "ecog", "least": 5, "length": 3}
+    found = ask(build("heavy_hitters", said, PRIVATE), hospitals(), 3.0)
+    assert {row["value"] for row in table(found)} == {"0", "1", "2"}
+    assert "values of fewer than 15 rows are not shown" in found.tables[0].notes[0]
+
+
 def test_a_search_with_noise_takes_the_rounds_that_were_planned():
     for width, rounds in ((1000.0, 1), (2000.0 / 64, 1), (30.0, 2), (0.5, 2), (0.1, 3)):
         said = {"column": "time", "low": 0.0, "high": 2000.0, "width": width}

@@ -258,7 +258,7 @@ def test_a_denial_is_told_with_its_reason_and_uses_run_out(tmp_path: Path) -> No
     assert "was denied by board (ask us first)" in refused(waits, asked)
     approvals.grant(desk(waits), asked.digest, "board", uses=1)
     assert check(waits, asked) == check(waits, asked) == NARROW
-    assert "for 1 uses, which are used up" in refused(waits, a_question(MEAN, run="run-2"))
+    assert "for 1 run, and is used up" in refused(waits, a_question(MEAN, run="run-2"))
 
 
 def test_of_the_rules_that_could_be_granted_the_nearest_holds(tmp_path: Path) -> None:
