@@ -93,7 +93,7 @@ def job_of(
     question: Query | str,
     federation: LoadedFederation | None = None,
     *,
-    name: str = "question",
+    name: str = "ask",
     totals: bool = False,
     epsilon: float | None = None,
     delta: float | None = None,

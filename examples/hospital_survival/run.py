@@ -42,7 +42,7 @@ from examples.hospital_survival.sites import (  # noqa: E402
 from fedcore.analytics.disclosure import SUPPRESSED  # noqa: E402
 from fedcore.coordinator.record_analytics import Answered, answers_of  # noqa: E402
 from fedcore.coordinator.terminal_analytics import table as shown  # noqa: E402
-from fedcore.errors import FedcoreError  # noqa: E402
+from fedcore.errors import FedcoreError, JobError  # noqa: E402
 from fedcore.jobs.analytics import AnalyticsJob  # noqa: E402
 from fedcore.jobs.load import load_job, load_participant  # noqa: E402
 
@@ -104,9 +104,7 @@ def alone(
     )
 
 
-def refusals(
-    folder: Path, engine: str, questions: Sequence[str] = ("by_sex", "age_by_sex", "hazard")
-) -> Ended:
+def refusals(folder: Path, engine: str, questions: Sequence[str] = ("by_sex", "hazard")) -> Ended:
     """Hospitals refuse a question or all of them; the others answer, and who is not in a sum is named."""
     changes = {"levels": {"ph.ecog": [0, 1, 2, 3]}}
     return _lung(folder, engine, questions=questions, rules=REFUSALS, changes=changes, more=DIFFERENCE)
@@ -188,6 +186,8 @@ def _job(
 def _ask(folder: Path, path: Path, federation: Path, engine: str, sites: Sites | None = None) -> Ended:
     """Run the job, and compare each answer with the rows of those who are in it."""
     job = load_job(path)
+    if not isinstance(job, AnalyticsJob):
+        raise JobError(f"{path.name} is a job of kind {job.kind}; allowed: analytics")
     number = 1 + sum(1 for _ in folder.glob("run-*"))
     run = fedcore.run(path, federation, engine=engine, folder=folder / f"run-{number}")  # type: ignore[arg-type]
     told = run.json

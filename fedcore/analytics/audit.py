@@ -195,7 +195,7 @@ def _rows(past: Past, sites: Mapping[str, Mapping[str, Source]], minimum: int) -
     made = []
     for name, source in places.items():
         if source.rows.num_rows >= minimum:
-            query, groups = question.groups_of(source, minimum=minimum)
+            query, groups = question.groups_of(source)
             made.append(_Rows(past, name, _told(groups, minimum, query.margins)))
     return [each for each in made if each.sets]
 

@@ -39,7 +39,7 @@ _FEW = 2**16
 
 
 def answer(
-    query: Query, source: Source, *, minimum: int = MINIMUM, centres: Mapping[str, float] | None = None
+    query: Query, source: Source, *, minimum: int | None = MINIMUM, centres: Mapping[str, float] | None = None
 ) -> Partial:
     """Counts and sums of each group of this site.
 
@@ -49,7 +49,8 @@ def answer(
     Args:
         query: To answer.
         source: The data set.
-        minimum: Least cell of the site; a data set with fewer rows answers nothing.
+        minimum: Least cell of the site; a data set with fewer rows answers nothing, and keys that nearly name rows are
+            refused. None: neither, where keys are public and nobody sees the answer by itself.
         centres: Per column, around which squares are summed; 0 for others.
 
     Raises:
@@ -79,7 +80,7 @@ def bins(
     column: str,
     edges: Mapping[Key, Sequence[float]],
     *,
-    minimum: int = MINIMUM,
+    minimum: int | None = MINIMUM,
 ) -> dict[Key, tuple[int, ...]]:
     """Rows of groups between edges that differ from group to group, for one round of a search for quantiles.
 
@@ -88,7 +89,7 @@ def bins(
         source: The data set.
         column: Of numbers.
         edges: Per key, rising; `ALL` stands for every value of a key.
-        minimum: Least cell of the site.
+        minimum: As for `answer`.
 
     Returns:
         Per key: values below the first edge, at or above each edge and below the next, at or above the last.
@@ -100,13 +101,13 @@ def bins(
         return scan.bins(column, edges)
 
 
-def row_sets(query: Query, source: Source, *, minimum: int = MINIMUM) -> dict[Key, int]:
+def row_sets(query: Query, source: Source, *, minimum: int | None = MINIMUM) -> dict[Key, int]:
     """Which rows each group holds, as the set bits of a whole number: for the site only.
 
     Args:
         query: Whose groups and condition hold.
         source: The data set; a row keeps its place from query to query.
-        minimum: Least cell of the site.
+        minimum: As for `answer`.
 
     Returns:
         Per key: bit i is set when row i is in the group.
@@ -126,7 +127,7 @@ def row_sets(query: Query, source: Source, *, minimum: int = MINIMUM) -> dict[Ke
 def _cells(
     query: Query,
     source: Source,
-    minimum: int,
+    minimum: int | None,
     around: Mapping[str, float],
     measures: Sequence[Measure],
     trusted: frozenset[str],
@@ -175,7 +176,7 @@ class _Scan:
         connection: Any,
         query: Query,
         source: Source,
-        minimum: int,
+        minimum: int | None,
         places: bool,
         trusted: frozenset[str],
     ) -> None:
@@ -228,7 +229,8 @@ class _Scan:
         return True
 
     def _refuse(self, column: str, distinct: int) -> None:
-        refuse_identifying(column, distinct, self.source.rows.num_rows, self.minimum)
+        if self.minimum is not None:
+            refuse_identifying(column, distinct, self.source.rows.num_rows, self.minimum)
 
     def misses(self, column: str) -> bool:
         """Whether a column may miss a value."""
@@ -293,24 +295,29 @@ class _Scan:
 
 @contextmanager
 def _scanned(
-    query: Query, source: Source, minimum: int, places: bool = False, trusted: frozenset[str] = frozenset()
+    query: Query,
+    source: Source,
+    minimum: int | None,
+    places: bool = False,
+    trusted: frozenset[str] = frozenset(),
 ) -> Iterator[_Scan]:
     """The data set, checked against the query, in DuckDB.
 
     Args:
         query: Whose columns it holds.
         source: The data set.
-        minimum: Least cell of the site.
+        minimum: As for `answer`.
         places: Whether the places of the rows are a column, too.
         trusted: Columns taken to be finite, without a look.
     """
-    checked_minimum(minimum)
+    if minimum is not None:
+        checked_minimum(minimum)
     if query.dataset != source.name:
         raise DataError(f'the query asks "{query.dataset}", this is "{source.name}"', step=STEP)
     columns = source.columns
     if found := problems(query, columns):
         raise DataError("; ".join(found), step=STEP)
-    if source.rows.num_rows < minimum:
+    if minimum is not None and source.rows.num_rows < minimum:
         raise DataError(
             f"data set {source.name} has fewer than {minimum} rows; it answers nothing", step=STEP
         )

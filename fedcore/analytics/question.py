@@ -245,25 +245,20 @@ class Question(ABC):
         told = {"kind": self.kind, "data": self.agreed.data, "asked": self.to_json()}
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
-    def groups_of(self, source: Source, *, minimum: int) -> tuple[Query, dict[Key, int]]:
+    def groups_of(self, source: Source) -> tuple[Query, dict[Key, int]]:
         """Which rows of a site its groups hold, so that differences with other questions can be looked at.
 
         Args:
             source: The site's rows.
-            minimum: Least cell of the site.
 
         Returns:
             The groups as a query, and for each of them, in an order that all sites share, its rows as the set bits of a
             whole number.
         """
         from fedcore.analytics import local
-        from fedcore.analytics.questions.select_site import with_enough
 
         query = Query(self.agreed.data, self.condition).count()
-        # A site of few rows takes part in a sum as any other.
-        held, _ = with_enough(source, minimum)
-        found = local.row_sets(query, held, minimum=minimum) if source.rows.num_rows else {}
-        return query, {(): found.get((), 0) & ((1 << source.rows.num_rows) - 1)}
+        return query, {(): local.row_sets(query, source, minimum=None).get((), 0)}
 
     @property
     def statistics(self) -> tuple[str, ...]:

@@ -13,7 +13,15 @@ from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from fedcore.coordinator.grids.evidence import EvidenceGrid, Lost, Phase
-from fedcore.errors import BudgetExhausted, DataError, FedcoreError, JobError, PeerLost, PolicyRefused, TaskFailed
+from fedcore.errors import (
+    BudgetExhausted,
+    DataError,
+    FedcoreError,
+    JobError,
+    PeerLost,
+    PolicyRefused,
+    TaskFailed,
+)
 from fedcore.flower import through_outage
 from fedcore.jobs.job import TrainJob
 from fedcore.jobs.request import RECORD, request_for

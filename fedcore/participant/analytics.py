@@ -118,7 +118,7 @@ def _note_alone(
     participant: Participant, request: AnalyticsRequest, question: Question, source: Source, rule: Rule
 ) -> None:
     """Compare a question with those that this site answered by itself, and note it."""
-    query, groups = question.groups_of(source, minimum=rule.min_cell)
+    query, groups = question.groups_of(source)
     overlap.admit(_told(participant, "alone"), request.asker, query, groups, minimum=rule.min_cell)
 
 
@@ -185,7 +185,7 @@ def _differences(
 
 def _sets(question: Question, source: Source, rule: Rule) -> list[int]:
     """Which rows the groups of a question hold, as bits; in an order that all sites share."""
-    _, groups = question.groups_of(source, minimum=rule.min_cell)
+    _, groups = question.groups_of(source)
     return list(groups.values())
 
 

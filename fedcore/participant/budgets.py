@@ -16,6 +16,7 @@ import json
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
+from fractions import Fraction
 from pathlib import Path
 
 from fedcore.errors import BudgetExhausted, DataError, JobError, PolicyRefused
@@ -94,7 +95,8 @@ def foresee(participant: Participant, request: TrainRequest) -> None:
     if account.charge_of(request.run) is not None or asked.in_measure(left.measure).within(left):
         return
     asked = asked.in_measure(left.measure)
-    short = Cost(left.measure, max(asked.amount - left.amount, 0 * left.amount))
+    zero = Fraction(0)
+    short = Cost(left.measure, max(asked.amount - left.amount, zero), max(asked.delta - left.delta, zero))
     raise BudgetExhausted(
         f"data set {request.data}: requested {asked.told()}, remaining {left.told(up=False)}"
         f"{'' if left.delta else ', delta 0'}, difference {short.told()} (budget {account.budget.told(up=False)}, spent in "

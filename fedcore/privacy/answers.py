@@ -46,6 +46,8 @@ _FINE = Fraction(1, 2**20)
 """A step relative to the sensitivity, at most; rounding then adds nothing that counts."""
 _SHARE = 9
 """Variance of a share in squared steps, at least: the sum of shares then is a discrete Gaussian but for 10^-35."""
+_PARTS = 64
+"""A share's variance is a whole number of such parts of a squared step: drawing is fast with small fractions."""
 _SMALLEST, _LARGEST = -64, 43
 """Exponents of a step that an exact sum can take."""
 _DOUBLES = 2 * Fraction(MOST_ROWS) ** 2 / 2**53
@@ -205,8 +207,8 @@ def _array(
     widest = Fraction(1) if entries.whole else root_above(found.l2_squared) * _FINE
     # Refused here when nobody is left to draw.
     drawing = noise_shares(10**6 * participants, participants, lost)
-    share = gaussian_variance(found, rho) / (drawing.participants - lost)
-    exponent = min(_power_below(widest**2), _power_below(share / _SHARE))
+    wanted = gaussian_variance(found, rho) / (drawing.participants - lost)
+    exponent = min(_power_below(widest**2), _power_below(wanted / _SHARE))
     if not _SMALLEST <= exponent <= _LARGEST:
         raise JobError(
             f"array {name}: a step of 2^{exponent} for values from {entries.low:g} to {entries.high:g}; allowed: 2^"
@@ -216,13 +218,14 @@ def _array(
     moved = found.in_steps(Fraction(2) ** exponent)
     if not entries.whole:
         moved = _rounded(moved, entries, Fraction(2) ** exponent)
-    variance = gaussian_variance(moved, rho)
+    honest = participants - lost
+    share = math.ceil(gaussian_variance(moved, rho) / honest * _PARTS)
     for _ in range(64):
-        # The sum of shares is no discrete Gaussian, by a hair, and that hair is paid for.
-        variance *= 1 + Fraction(1, 2**30)
-        shares = noise_shares(variance, participants, lost)
+        shares = noise_shares(Fraction(share, _PARTS) * honest, participants, lost)
         if distributed_cost(moved, entries.size, shares).amount <= rho:
             return ArrayNoise(entries.shape, exponent, moved, rho, shares)
+        # The sum of shares is no discrete Gaussian, by a hair, and that hair is paid for.
+        share += 1 + share // 2**30
     raise JobError(
         f"array {name}: no noise in shares costs rho {float(rho):g}. Cure: another epsilon", step=STEP
     )

@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from pathlib import Path
 
+import nbformat
 import pytest
 from statsmodels.datasets import china_smoking
 

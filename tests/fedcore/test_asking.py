@@ -50,11 +50,11 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[AnalyticsJob]:
 
 def test_a_query_travels_in_the_job_as_it_is(federation) -> None:
     job = job_of(QUERY, load_federation(federation))
-    asked = job.ask["question"]
+    asked = job.ask["ask"]
     assert asked.kind == "sql" and query_json.read(asked.asked) == QUERY
     file = Path("job.yaml")
     file.write_text(as_yaml(job))
-    assert load_job(file) == job and query_json.read(load_job(file).ask["question"].asked) == QUERY
+    assert load_job(file) == job and query_json.read(load_job(file).ask["ask"].asked) == QUERY
 
 
 def test_a_question_is_asked_once_and_only_when_its_answer_is_wanted(federation, runs) -> None:
@@ -138,4 +138,4 @@ def test_a_job_made_in_python_runs_like_its_file(federation) -> None:
     job = job_of("SELECT sex, count(*) FROM study GROUP BY sex")
     first = fedcore.run(job, federation, folder="first")
     again = fedcore.run("first/job.yaml", federation, folder="again")
-    assert first.answers["question"].tables == again.answers["question"].tables
+    assert first.answers["ask"].tables == again.answers["ask"].tables

@@ -83,19 +83,15 @@ class Asked(Question, Generic[Model]):
         """Which rows it is over; all when None."""
         return self._condition
 
-    def groups_of(self, source: Source, *, minimum: int) -> tuple[Query, dict[Key, int]]:
+    def groups_of(self, source: Source) -> tuple[Query, dict[Key, int]]:
         """Which rows of a site its groups hold; all groups that there can be, in the order of the levels."""
         if not self.grouped:
-            return super().groups_of(source, minimum=minimum)
+            return super().groups_of(source)
         from fedcore.analytics import local
-        from fedcore.analytics.questions.select_site import with_enough
 
         query = Query(self.agreed.data, self.condition).group_by(*self.grouped).count()
-        # A site of few rows takes part in a sum as any other.
-        held, _ = with_enough(source, minimum)
-        found = local.row_sets(query, held, minimum=minimum) if source.rows.num_rows else {}
-        own = (1 << source.rows.num_rows) - 1
-        return query, {key: found.get(key, 0) & own for key in product(*self.grouped.values())}
+        found = local.row_sets(query, source, minimum=None)
+        return query, {key: found.get(key, 0) for key in product(*self.grouped.values())}
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -150,13 +150,11 @@ class Select(Question):
         """Take back what `to_json` gave."""
         return cls(agreed, query_json.read(told))
 
-    def groups_of(self, source: Source, *, minimum: int) -> tuple[Query, dict[Key, int]]:
+    def groups_of(self, source: Source) -> tuple[Query, dict[Key, int]]:
         """Which rows of a site its groups hold; groups without rows are among them."""
         fitted = select_site.fitted(self.query, source, self.agreed)
-        held, _ = select_site.with_enough(fitted, minimum)
-        found = local.row_sets(self.query, held, minimum=minimum) if source.rows.num_rows else {}
-        own = (1 << source.rows.num_rows) - 1
-        return self.query, {key: found.get(key, 0) & own for key in self.form.keys}
+        found = local.row_sets(self.query, fitted, minimum=None)
+        return self.query, {key: found.get(key, 0) for key in self.form.keys}
 
     def lacks_for_privacy(self) -> str | None:
         """Bounds, where there are none."""

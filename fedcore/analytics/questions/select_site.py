@@ -16,7 +16,7 @@ from fedcore.analytics.cells import Form, kept_back
 from fedcore.analytics.columns import problems
 from fedcore.analytics.condition import Both, Compare, Condition
 from fedcore.analytics.disclosure import Key, suppressed_bins
-from fedcore.analytics.partial import Cell, Count, Moments, Partial, suppressed
+from fedcore.analytics.partial import Partial, suppressed
 from fedcore.analytics.query import Query
 from fedcore.analytics.question import STEP, Agreed
 from fedcore.analytics.sums import Sums
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _MOST_IN_LIST = 1000
 _MOST_EDGES = 1000
+_FEW = 4
+"""Minimum cells; a data set with fewer rows says nothing of whether a key names persons."""
 Edges = Mapping[Key, tuple[float, ...]]
 
 
@@ -78,9 +80,8 @@ def sums(
     """
     if not source.rows.num_rows:
         return form.zeros(), 0
-    held, copies = with_enough(source, agreed.minimum)
-    found = local.answer(form.query, held, minimum=agreed.minimum, centres=around)
-    cells = {key: _of_one(cell, copies) for key, cell in found.cells.items()}
+    found = local.answer(form.query, source, minimum=_least(agreed, source.rows.num_rows), centres=around)
+    cells = dict(found.cells)
     rows = sum(cell.rows for cell in cells.values() if isinstance(cell.rows, int))
     if _seen_alone(agreed):
         cells = dict(suppressed(Partial(query.hash, {}, cells), query, agreed.minimum).cells)
@@ -98,13 +99,11 @@ def counts(query: Query, column: str, edges: Edges, source: Source, agreed: Agre
         agreed: By all sites.
     """
     found: Mapping[Key, tuple[int, ...]] = {}
-    copies = 1
     if source.rows.num_rows:
-        held, copies = with_enough(source, agreed.minimum)
-        found = local.bins(query, held, column, edges, minimum=agreed.minimum)
+        found = local.bins(query, source, column, edges, minimum=_least(agreed, source.rows.num_rows))
     made: list[int] = []
     for key, each in edges.items():
-        own = [count // copies for count in found.get(key, (0,) * (len(each) + 1))]
+        own = list(found.get(key, (0,) * (len(each) + 1)))
         made += kept_back(suppressed_bins(own, agreed.minimum)) if _seen_alone(agreed) else own
     return np.array(made, np.int64)
 
@@ -126,24 +125,6 @@ def inside(query: Query, keys: Sequence[Key]) -> Condition:
         ]
         parts.append(Both("or", (*some, Compare(name, "is null"))))
     return Both("and", tuple(parts))
-
-
-def with_enough(source: Source, minimum: int) -> tuple[Source, int]:
-    """A data set that is large enough to be answered: a small one several times over, and how often.
-
-    A site with few rows takes part in a sum like any other; what it tells by itself is kept back. Sums are divided by the
-    number of times, a power of two, so that nothing is lost.
-    """
-    import pyarrow as pa
-
-    copies = 1
-    while 0 < source.rows.num_rows * copies < minimum:
-        copies *= 2
-    return (
-        (source, 1)
-        if copies == 1
-        else (replace(source, rows=pa.concat_tables([source.rows] * copies)), copies)
-    )
 
 
 def read_edges(told: Any, query: Query, keys: Sequence[Key]) -> dict[int, Edges]:
@@ -190,24 +171,13 @@ def read_centres(told: Any, form: Form) -> dict[str, float]:
     return {name: float(each) for name, each in told.items()}
 
 
+def _least(agreed: Agreed, rows: int) -> int | None:
+    """What `local` holds a data set and its keys to.
+
+    In a sum a site of few rows takes part like any other, and hardly a key has fewer values than it has rows.
+    """
+    return agreed.minimum if _seen_alone(agreed) or rows >= _FEW * agreed.minimum else None
+
+
 def _seen_alone(agreed: Agreed) -> bool:
     return not agreed.protected and not agreed.private
-
-
-def _of_one(cell: Cell, copies: int) -> Cell:
-    """A cell of several copies of a data set, of one."""
-    if copies == 1:
-        return cell
-
-    def one(count: Count) -> Count:
-        return count // copies if isinstance(count, int) else count
-
-    return Cell(
-        one(cell.rows),
-        {name: one(count) for name, count in cell.present.items()},
-        {
-            name: Moments(each.total / copies, each.squares / copies) if isinstance(each, Moments) else each
-            for name, each in cell.moments.items()
-        },
-        {name: tuple(map(one, bins)) for name, bins in cell.bins.items()},
-    )

@@ -51,10 +51,10 @@ def check_summable(job: TrainJob, entry: Entry) -> None:
     missing = needs(job.protection.secure_aggregation.protocol) if job.protection.on else None
     if missing is not None:
         raise JobError(f"protection.secure_aggregation: {missing}", party="coordinator", step="prepare")
-    if entry.summable:
-        return
     if private:
         check_strategy(job, entry)
+        return
+    if entry.summable:
         return
     if entry.summable is False:
         good = ", ".join(name for name in names() if resolve(name).summable)

@@ -12,6 +12,7 @@ import pytest
 from fedcore.cli import demo
 from fedcore.cli.demo import compare_accuracy
 from fedcore.cli.main import run as fedcore
+from fedcore.coordinator.record_analytics import answers_of
 from fedcore.errors import JobError
 from tests.fedcore.coordinator.result_factory import make_result
 
@@ -91,6 +92,28 @@ def test_the_ready_files_are_copied_so_that_the_installed_ones_stay_as_they_are(
     assert "federations/data/digits/central.parquet" in copied
     assert not any(".fedcore" in path for path in copied)
     assert fedcore(["demo", "--json"]) == 0, "a second time too"
+
+
+def test_the_survival_demo_asks_eighteen_hospitals_and_compares_no_accuracy(runs, capsys) -> None:
+    assert fedcore(["demo", "survival"]) == 0
+    assert runs == [("lung_survival.yaml", "eighteen_hospitals.yaml")]
+    assert "points" not in capsys.readouterr().out
+    assert (demo.WORK / "federations" / "data" / "lung.csv").exists()
+
+
+def test_the_survival_demo_prints_its_answers_for_machines(capsys, monkeypatch) -> None:
+    small = "kind: analytics\nname: small\ndata: lung\nask: {by_sex: 'SELECT sex, count(*) FROM lung GROUP BY sex'}\n"
+    small += (
+        "participants: {min: 10}\nprotection: {secure_aggregation: {protocol: secagg+, least_cohort: 10}}\n"
+    )
+    copied = demo._copy_files()
+    (copied / "jobs" / "lung_survival.yaml").write_text(small)
+    monkeypatch.setattr(demo, "_copy_files", lambda: copied)
+    assert fedcore(["demo", "survival", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    found = answers_of(told)["by_sex"]
+    assert [found.value("count(*)", sex) for sex in (1, 2)] == [137, 90] and found.summed == 18
+    assert (Path(told["runs"][0]) / "report.html").exists()
 
 
 def test_an_unknown_demo_is_answered_with_those_there_are(capsys) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-import fedcore
 from fedcore.coordinator.checkpoint import write_json
 from fedcore.coordinator.terminal_protection import promised
-from fedcore.errors import BudgetExhausted, DataError, JobError, PolicyRefused, RunInterrupted
+from fedcore.engines.run import resume
+from fedcore.errors import BudgetExhausted, DataError, JobError, PolicyRefused
 from fedcore.participant import private_training
 from fedcore.trust import evidence
 from tests.sites import Study, blobs, write_job, write_site
@@ -42,6 +43,16 @@ def five(tmp_path: Path) -> Study:
         write_site(tmp_path, name, blobs(40 + 10 * i, i), extra=BUDGET)
     study.job = private_job(tmp_path)
     return study
+
+
+class Watching:
+    """A watcher whose every event goes to one function."""
+
+    def __init__(self, told: Callable[[str, tuple[Any, ...]], None]) -> None:
+        self.told = told
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *values: self.told(name, values)
 
 
 def charges(study: Study, name: str) -> list[dict[str, Any]]:
@@ -138,23 +149,20 @@ def test_sampling_and_an_adaptive_clip_and_a_server_optimizer(tmp_path: Path) ->
 def test_a_run_that_is_resumed_is_not_charged_again_and_a_round_that_was_cut_off_is_used(five: Study) -> None:
     five.job = private_job(five.folder, f"{PROMISE}, spare: 1", rounds=3)
 
-    class Stops:
-        """Cuts the second round off after its updates have left."""
+    begun: list[str] = []
 
-        def __getattr__(self, name: str) -> Any:
-            def told(*values: Any) -> None:
-                if name == "stage_started" and values[0] == "confirm":
-                    self.rounds = getattr(self, "rounds", 0) + 1
-                    if self.__dict__["rounds"] == 2:
-                        raise KeyboardInterrupt
-
-            return told
+    def stops(name: str, values: tuple[Any, ...]) -> None:
+        # The first confirms are of round 1; at the second the updates of round 2 have left.
+        if name == "stage_started" and values[0] == "confirm":
+            begun.append(name)
+            if len(begun) == 2:
+                raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        five.run(watcher=Stops())
+        five.run(watcher=Watching(stops))
     folder = five.folder / "run"
     assert len(json.loads((folder / "result.json").read_text())["rounds"]) == 1
-    run = fedcore.resume(folder)
+    run = resume(folder)
     assert run.json["status"] == "finished" and len(run.json["rounds"]) == 3
     assert (run.json["privacy"]["rounds_begun"], run.json["privacy"]["rounds_paid"]) == (4, 4)
     for name in five.names:
@@ -166,19 +174,13 @@ def test_a_run_that_is_resumed_is_not_charged_again_and_a_round_that_was_cut_off
 def test_a_run_whose_paid_rounds_are_used_up_ends_with_what_it_has(five: Study) -> None:
     five.job = private_job(five.folder, rounds=2)
 
-    class Stops:
-        """Cuts the second round off."""
-
-        def __getattr__(self, name: str) -> Any:
-            def told(*values: Any) -> None:
-                if name == "phase_started" and values[0] == 2:
-                    raise KeyboardInterrupt
-
-            return told
+    def stops(name: str, values: tuple[Any, ...]) -> None:
+        if name == "phase_started" and values[0] == 2:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        five.run(watcher=Stops())
-    run = fedcore.resume(five.folder / "run")
+        five.run(watcher=Watching(stops))
+    run = resume(five.folder / "run")
     assert run.json["status"] == "stopped-early" and len(run.json["rounds"]) == 1
     assert "all 2 rounds that were paid for were begun, 1 completed" in run.json["reason"]
 
@@ -194,10 +196,10 @@ def test_a_coordinator_that_asks_a_site_for_more_is_refused_there(five: Study) -
         path.rmdir()
     write_json(file, {**told, "started": 1})
     (run.folder / "result.json").unlink()
-    with pytest.raises(
-        (RunInterrupted, BudgetExhausted), match=r"updates that were paid for|no round|usable replies"
-    ):
-        fedcore.resume(run.folder)
+    again = resume(run.folder).json["rounds"][1]
+    assert again["empty"] and again["privacy"]["summed"] == 0
+    assert len(again["lost"]) >= 5
+    assert all("2 updates that were paid for" in one["reason"] for one in again["lost"][:5])
 
 
 @pytest.mark.parametrize(
@@ -205,7 +207,7 @@ def test_a_coordinator_that_asks_a_site_for_more_is_refused_there(five: Study) -
     [
         (PROMISE, {"strategy": "{use: scaffold}"}, JobError, "fedavg, fedprox"),
         (PROMISE, {"strategy": "{use: fedmedian}"}, JobError, "single updates"),
-        (PROMISE.replace("1.0e-5", "0.3"), {}, JobError, "delta is 0.3"),
+        (PROMISE.replace("1.0e-5", "0.3"), {}, BudgetExhausted, r"requested epsilon 8, delta 0\.3"),
         (PROMISE.replace("[0, 1]", "[0, 2]"), {}, DataError, "name all values"),
         (f"{PROMISE}, neighbours: add-remove", {}, PolicyRefused, "neighbours: replace"),
     ],
@@ -217,6 +219,16 @@ def test_what_cannot_be_promised_is_refused_before_anything_is_trained(
     with pytest.raises(kind, match=told):
         five.run()
     assert all(charges(five, name) == [] for name in five.names)
+
+
+def test_a_delta_above_one_over_the_participants_that_are_there_is_refused(tmp_path: Path) -> None:
+    study = Study(tmp_path, sites=5)
+    study.job = private_job(tmp_path, PROMISE.replace("1.0e-5", "0.2"))
+    with pytest.raises(JobError, match=r"delta is 0\.2 with 5 participants"):
+        study.run()
+    study.job = private_job(tmp_path, PROMISE.replace("1.0e-5", "0.3"))
+    with pytest.raises(JobError, match=r"delta is 0\.3 with 5 rows"):
+        study.run(folder=tmp_path / "again")
 
 
 def test_a_site_may_require_privacy(five: Study) -> None:

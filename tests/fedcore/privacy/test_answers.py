@@ -46,7 +46,7 @@ def test_all_rounds_of_all_arrays_together_cost_no_more_than_the_promise() -> No
             distributed_cost(each.sensitivity, math.prod(each.shape), each.shares).amount * 3
             for each in plan.arrays.values()
         )
-        assert plan.rho * Fraction(999999, 1000000) < paid <= plan.rho == largest_rho(epsilon, "1e-6")
+        assert plan.rho * Fraction(998, 1000) < paid <= plan.rho == largest_rho(epsilon, "1e-6")
 
 
 @pytest.mark.parametrize(("epsilon", "delta"), [(1, 1e-6), (8, 1e-5), (0.1, 1e-6), (0.5, 1e-9), (20, 1e-5)])
@@ -169,12 +169,12 @@ def test_the_shares_of_a_cohort_add_up_to_the_noise_that_is_stated() -> None:
 def test_fewer_than_planned_have_too_little_noise_and_no_variance() -> None:
     plan = plan_answers({"n": COUNT}, ROW, epsilon=1, delta=1e-6, participants=10, lost=3)
     found = [variance_of(plan, n)["n"] for n in (7, 8, 10)]
-    assert found[0] == pytest.approx(1 / (2 * float(plan.rho)), rel=1e-6)
+    assert found[0] == pytest.approx(1 / (2 * float(plan.rho)), rel=2e-3)
     assert [each / found[0] for each in found] == pytest.approx([1, 8 / 7, 10 / 7])
     with pytest.raises(JobError, match=r"6 of 10 participants are left; allowed: at least 7"):
         variance_of(plan, 6)
     local = plan_answers({"n": COUNT}, ROW, epsilon=1, delta=1e-6, participants=10, mode="local")
-    assert variance_of(local, 4)["n"] == pytest.approx(4 / (2 * float(plan.rho)), rel=1e-6)
+    assert variance_of(local, 4)["n"] == pytest.approx(4 / (2 * float(plan.rho)), rel=2e-3)
     with pytest.raises(JobError, match="11 of 10"):
         variance_of(local, 11)
 
@@ -207,7 +207,7 @@ def test_the_statement_says_what_is_promised() -> None:
     # One cell: four rows are there or not; their values change by the width 1 each.
     assert told["arrays"]["n"]["sensitivity"] == 4
     rho = float(largest_rho(0.5, 1e-6)) / 4
-    assert told["arrays"]["n"]["scale"] == pytest.approx(4 / math.sqrt(2 * rho), rel=1e-6)
+    assert told["arrays"]["n"]["scale"] == pytest.approx(4 / math.sqrt(2 * rho), rel=1e-3)
     import json
 
     assert json.loads(json.dumps(told)) == told
@@ -305,3 +305,30 @@ def test_rows_of_nobody_are_refused_and_text_and_days_name_people() -> None:
     with pytest.raises(JobError, match="one per row"):
         bounded_rows(named, np.zeros(3))
     assert PERSON.unit == "person"
+
+
+@pytest.mark.parametrize(("low", "high", "cells"), [(-20, 100, 5), (0, 1e-3, 1), (5, 6, 1000)])
+def test_what_rounding_and_sums_of_doubles_add_is_in_the_sensitivity(
+    low: float, high: float, cells: int
+) -> None:
+    noise = plan_answers(
+        {"s": Entries((cells,), low, high)}, ROW, epsilon=1, delta=1e-6, mode="local"
+    ).arrays["s"]
+    steps = high / float(noise.step)
+    doubles = 2 * MOST_ROWS**2 * 2.0**-53 * steps
+    assert math.sqrt(noise.sensitivity.l2_squared) == pytest.approx(
+        steps + doubles + math.sqrt(cells), abs=0.01
+    )
+    assert noise.sensitivity.l1 == pytest.approx(steps + doubles + cells, abs=0.01)
+    # A step is fine enough that one in each entry is little.
+    assert 2**19 < steps <= 2**21
+
+
+def test_a_sum_of_doubles_is_off_by_less_than_is_counted_in_any_order() -> None:
+    many, most = 2**18, 1.0
+    values = np.random.default_rng(1).uniform(0, most, many)
+    exact = sum(map(Fraction, values.tolist()))
+    for order in (values, np.sort(values), np.sort(values)[::-1]):
+        one_by_one = float(np.cumsum(order)[-1])
+        off = abs(Fraction(one_by_one) - exact)
+        assert 0 < off < Fraction(many) ** 2 / 2**53

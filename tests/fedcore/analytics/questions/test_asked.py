@@ -113,7 +113,7 @@ def test_a_question_that_would_send_too_much_is_refused():
 )
 def test_groups_are_the_rows_of_a_site_that_its_cells_count(kind: str, keys: list):
     site = hospitals()[0]
-    query, found = build(kind, {**ALL[kind], "where": "age > 50"}).groups_of(site, minimum=3)
+    query, found = build(kind, {**ALL[kind], "where": "age > 50"}).groups_of(site)
     assert list(found) == keys and "age > 50" in query.text
     data = site.rows.to_pydict()
     for key, bits in found.items():

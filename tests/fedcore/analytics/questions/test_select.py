@@ -349,17 +349,17 @@ def test_a_site_of_one_row_adds_it() -> None:
     assert around["total.0"][0] == pytest.approx(0.1, rel=1e-8) and around["square.0"][0] == pytest.approx(
         0.01, rel=1e-8
     )
-    _, groups = question.groups_of(source(one), minimum=5)
+    _, groups = question.groups_of(source(one))
     assert groups == {(): 1}
 
 
 def test_the_groups_of_a_question_are_all_that_there_may_be() -> None:
     frame = people(2, 60)
     question = Select.of(START.group_by("sex").count(), agreed(frame))
-    query, groups = question.groups_of(source(frame), minimum=5)
+    query, groups = question.groups_of(source(frame))
     assert query == question.query and list(groups) == [("f",), ("m",), (None,)]
     assert sum(each.bit_count() for each in groups.values()) == 60
-    assert set(question.groups_of(source(frame.head(0)), minimum=5)[1].values()) == {0}
+    assert set(question.groups_of(source(frame.head(0)))[1].values()) == {0}
     assert question.columns == ("sex",) and question.statistics == ("count",)
     assert Select.keys_of(
         asks.Question(sql="SELECT sex, count(*) FROM lung GROUP BY sex"), agreed(frame)
