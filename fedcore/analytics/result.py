@@ -72,6 +72,8 @@ class Table:
         object of its own."""
         return {
             "title": self.title,
+            "heads": list(self.heads),
+            "p_values": list(self.p_values),
             "rows": [
                 {head: _json(cell) for head, cell in zip(self.heads, row, strict=True)} for row in self.rows
             ],

@@ -90,7 +90,8 @@ def check_plan(request: TrainRequest) -> ClientNoise:
         and (noise.local or sums.protocol == ONLY_SUM)
         and not (noise.local and noise.sampling < 1)
     )
-    told = 0 if noise.local else math.ceil(sums.corrupt * noise.participants - 1e-9)
+    # One at least: each of the others knows its own share.
+    told = 0 if noise.local else max(1, math.ceil(sums.corrupt * noise.participants - 1e-9))
     if not agrees or noise.lost < noise.participants - noise.present + told:
         raise JobError(
             "the plan of noise is not that of the job's protection.differential_privacy; install the same version of "

@@ -84,14 +84,19 @@ class Asked(Question, Generic[Model]):
         return self._condition
 
     def groups_of(self, source: Source) -> tuple[Query, dict[Key, int]]:
-        """Which rows of a site its groups hold; all groups that there can be, in the order of the levels."""
+        """Which rows of a site its groups hold; all groups that there can be, in the order of the levels, missing ones last.
+
+        Missing ones too: what is asked of groups is otherwise taken to be asked of fewer rows.
+        """
         if not self.grouped:
             return super().groups_of(source)
         from fedcore.analytics import local
 
         query = Query(self.agreed.data, self.condition).group_by(*self.grouped).count()
         found = local.row_sets(query, source, minimum=None)
-        return query, {key: found.get(key, 0) for key in product(*self.grouped.values())}
+        return query, {
+            key: found.get(key, 0) for key in product(*((*levels, None) for levels in self.grouped.values()))
+        }
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -174,9 +174,10 @@ def read_centres(told: Any, form: Form) -> dict[str, float]:
 def _least(agreed: Agreed, rows: int) -> int | None:
     """What `local` holds a data set and its keys to.
 
-    In a sum a site of few rows takes part like any other, and hardly a key has fewer values than it has rows.
+    A site of few rows takes part in a sum like any other, and by itself keeps everything back; hardly a key has fewer
+    values than it has rows.
     """
-    return agreed.minimum if _seen_alone(agreed) or rows >= _FEW * agreed.minimum else None
+    return agreed.minimum if rows >= _FEW * agreed.minimum else None
 
 
 def _seen_alone(agreed: Agreed) -> bool:

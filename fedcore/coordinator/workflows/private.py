@@ -124,12 +124,24 @@ def losses(job: TrainJob, participants: int) -> tuple[int, int]:
     Args:
         job: Its secure aggregation says who may drop out and who works with the coordinator.
         participants: In all.
+
+    Raises:
+        JobError: Nobody would be left whose noise counts.
     """
     asked, privacy = job.protection.secure_aggregation, job.protection.differential_privacy
     if privacy is None or privacy.mode == "local":
         return 0, participants
-    dropped, told = (math.ceil(share * participants - 1e-9) for share in (asked.dropout, asked.corrupt))
-    return min(dropped + told, participants - 1), participants - dropped
+    dropped = math.ceil(asked.dropout * participants - 1e-9)
+    # Each knows its own share.
+    told = max(1, math.ceil(asked.corrupt * participants - 1e-9))
+    if dropped + told >= participants:
+        raise JobError(
+            f"of {participants} participants {dropped} may drop out and {told} may know or tell their noise, so that nobody is "
+            "left to draw it; more participants, or smaller dropout and corrupt in secure_aggregation",
+            party="coordinator",
+            step="prepare",
+        )
+    return dropped + told, participants - dropped
 
 
 def check_strategy(job: TrainJob, entry: Entry) -> None:

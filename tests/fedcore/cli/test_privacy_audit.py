@@ -106,8 +106,8 @@ def test_a_training_that_remembers_its_rows_gives_a_bound_above_zero(
 def test_a_training_with_noise_stays_below_its_claim(
     hospitals: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # At epsilon 1 and client level, 60 canaries of one client say nothing that could pass the claim by chance: the
-    # bound is above it with probability 0.05 at most, and needs more than 44 of 60 right, where a coin has a chance of 1e-4.
+    # With noise for a whole client the canaries are coins. The bound passes the claim when 29 of 30 guesses are right, or
+    # 53 of 60: by chance with probability below 1e-7.
     private = {"level": "client", "epsilon": 1.0, "delta": 1e-3, "mode": "local", "classes": [0, 1]}
     file = job(hospitals, protection={"differential_privacy": private}, evaluation={"federated": False})
     told = audited(

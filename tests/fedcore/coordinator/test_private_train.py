@@ -12,9 +12,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from fedcore.coordinator.checkpoint import write_json
+from fedcore.coordinator.grids.secure import SecureAggregationGrid
 from fedcore.coordinator.terminal_protection import promised
+from fedcore.coordinator.workflows import protection
 from fedcore.engines.run import resume
-from fedcore.errors import BudgetExhausted, DataError, JobError, PolicyRefused
+from fedcore.errors import BudgetExhausted, DataError, JobError, PolicyRefused, ProtocolFailed
 from fedcore.participant import private_training
 from fedcore.trust import evidence
 from tests.sites import Study, blobs, write_job, write_site
@@ -229,6 +231,34 @@ def test_a_delta_above_one_over_the_participants_that_are_there_is_refused(tmp_p
     study.job = private_job(tmp_path, PROMISE.replace("1.0e-5", "0.3"))
     with pytest.raises(JobError, match=r"delta is 0\.3 with 5 rows"):
         study.run(folder=tmp_path / "again")
+
+
+@pytest.mark.parametrize("how", ["fewer", "rounded"])
+def test_a_sum_with_less_noise_than_was_promised_gets_no_update(
+    five: Study, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    five.job = private_job(five.folder, rounds=1)
+    if how == "fewer":
+        # The session allows sums of three, the plan of noise asks for four.
+        monkeypatch.setattr(protection, "losses", lambda job, participants: (0, 0))
+    else:
+        steps = SecureAggregationGrid.__init__
+
+        def rounds(self: Any, *values: Any, **named: Any) -> None:
+            steps(self, *values, **{**named, "steps": False})
+
+        monkeypatch.setattr(SecureAggregationGrid, "__init__", rounds)
+    with pytest.raises(ProtocolFailed, match="no round gave a sum"):
+        five.run()
+    log = (five.folder / "run" / "evidence" / "coordinator.jsonl").read_text()
+    assert log.count("noise is enough in an exact sum of 4 participants or more") == 5
+
+
+def test_too_few_to_draw_noise_for_each_other_are_refused(tmp_path: Path) -> None:
+    study = Study(tmp_path, sites=3)
+    study.job = private_job(tmp_path, sums="{protocol: secagg+, dropout: 0.5}")
+    with pytest.raises(JobError, match="nobody is left to draw it"):
+        study.run()
 
 
 def test_a_site_may_require_privacy(five: Study) -> None:

@@ -329,7 +329,7 @@ def test_the_cohort_draws_shares_for_those_that_may_be_lost() -> None:
     local = asking(privacy={"mode": "local"})
     alone = plan_of(local, entries, 3)
     assert fewest(local) == 1 and alone.arrays["rows"].shares.participants == 1
-    assert alone.arrays["rows"].shares.share == pytest.approx(plan.arrays["rows"].shares.share * 17)
+    assert alone.arrays["rows"].shares.share == pytest.approx(plan.arrays["rows"].shares.share * 17, rel=1e-3)
 
 
 def test_rows_of_one_person_beyond_the_bound_do_not_count(tmp_path: Path) -> None:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 
 from fedcore.errors import BudgetExhausted, DataError, JobError, PolicyRefused
 from fedcore.flower import array_record, arrays_in, enter_process, ndarrays
 from fedcore.jobs.job import TrainJob
 from fedcore.jobs.participant import Participant
 from fedcore.jobs.privacy import NoisePlan
-from fedcore.jobs.request import PRIVATE, TrainRequest, request_for
+from fedcore.jobs.request import PRIVATE, RECORD, TrainRequest, request_for
 from fedcore.participant import private_training
 from fedcore.participant.budgets import foresee, required, site_ledger, training_cost
+from fedcore.participant.mods.privacy import privacy
 from fedcore.participant.private_training import BIT, check_plan, clipped_steps, private_update
 from fedcore.privacy.ledger import Ledger
 from fedcore.privacy.sensitivity import RELATIONS, neighbours
@@ -201,7 +202,7 @@ def test_coins_fall_as_often_as_they_should() -> None:
 @pytest.mark.parametrize(
     ("plan", "privacy"),
     [
-        (noise_plan(variance=8 * 1024 * 8), {}),
+        (noise_plan(variance=8 * 1024 * 4), {}),
         (noise_plan(), {"epsilon": 0.1}),
         (noise_plan(change="add-remove"), {}),
         (noise_plan(bit_steps=3), {}),
@@ -256,6 +257,28 @@ def test_a_run_is_charged_once_and_lets_no_more_updates_out_than_were_paid(tmp_p
     with pytest.raises(PolicyRefused, match="begun with another training"):
         update(who, asked(noise_plan(clip_steps=32)))
     assert len(ledger.account().charges) == 1
+
+
+def test_a_crash_between_the_charge_and_the_count_does_not_charge_twice(tmp_path: Path) -> None:
+    who, request = site(tmp_path, epsilon=10, delta=1e-4), asked(noise_plan())
+    update(who, request)
+    count = tmp_path / "state" / "privacy" / "runs" / "run-1.jsonl"
+    count.write_text("")
+    update(who, request)
+    assert len(_ledger(who).account().charges) == 1 and len(count.read_text().splitlines()) == 2
+    count.write_text("half a li")
+    with pytest.raises(DataError, match="cannot be read"):
+        update(who, request)
+
+
+@pytest.mark.parametrize("kind", ["evaluate", "query.totals"])
+def test_what_has_no_noise_is_not_answered_under_a_promise(tmp_path: Path, kind: str) -> None:
+    enter_process()
+    told = {"request": asked(noise_plan()).to_json()}
+    sent = Message(RecordDict({RECORD: ConfigRecord(told)}), 7, kind)
+    mod = privacy(lambda context: site(tmp_path))
+    with pytest.raises(PolicyRefused, match="without noise"):
+        mod(sent, cast(Context, None), lambda message, context: trained(message))
 
 
 def test_a_budget_that_does_not_reach_is_refused_with_the_numbers_and_nothing_leaves(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import copy
 import csv
 import io
 import json
+from itertools import product
 
 import numpy as np
 import pytest
@@ -105,9 +106,9 @@ def test_a_question_that_would_send_too_much_is_refused():
 @pytest.mark.parametrize(
     ("kind", "keys"),
     [
-        ("contingency", [("male", False), ("male", True), ("female", False), ("female", True)]),
-        ("t_test", [(2,), (1,)]),
-        ("kaplan_meier", [(1,), (2,)]),
+        ("contingency", list(product(("male", "female", None), (False, True, None)))),
+        ("t_test", [(2,), (1,), (None,)]),
+        ("kaplan_meier", [(1,), (2,), (None,)]),
         ("describe", [()]),
     ],
 )
