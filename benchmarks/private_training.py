@@ -32,7 +32,7 @@ name: digits
 data: digits
 participants: {{min: {least}}}
 task: {{use: tabular-classifier, target: label, model: {model}, standardize: none}}
-strategy: {{use: {strategy}}}
+strategy: {{use: fedavgm, momentum: {momentum}}}
 rounds: {rounds}
 local: {{epochs: {epochs}, batch_size: 32, lr: {lr}, validation: 0}}
 evaluation: {{every: {rounds}, federated: false, central: {{connector: parquet, path: test.parquet}}}}
@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> Report:
     options.add_argument("--clip", type=float, default=4.0)
     options.add_argument("--clipping", choices=("fixed", "adaptive"), default="fixed")
     options.add_argument("--model", choices=("logistic", "mlp"), default="logistic")
-    options.add_argument("--strategy", default="fedavgm")
+    options.add_argument("--momentum", type=float, default=0.9, help="of the server (fedavgm)")
     options.add_argument("--neighbours", choices=("replace", "add-remove"), default="add-remove")
     options.add_argument("--adversary", choices=("curious", "active"), default="curious")
     options.add_argument(
@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> Report:
                     "clip",
                     "clipping",
                     "model",
-                    "strategy",
+                    "momentum",
                     "neighbours",
                     "adversary",
                 ]
@@ -163,7 +163,7 @@ def _run(folder: Path, name: str, given: Any, seed: int, protection: str, rounds
         _JOB.format(
             least=given.participants,
             model=given.model,
-            strategy=given.strategy,
+            momentum=given.momentum,
             rounds=rounds,
             epochs=given.epochs,
             lr=given.lr,

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 HERE = Path(__file__).resolve().parent
 if __name__ == "__main__":
@@ -50,6 +50,7 @@ LUNG: dict[str, Any] = {
     "rule": {"purpose": "research", "min_cohort": 10, "min_cell": 5},
     "catalogue": {"levels": {"sex": [1, 2]}, "units": {"time": "days", "age": "years"}},
 }
+DEPLOYMENT = "deployment"
 REFUSALS: dict[str, dict[str, Any]] = {
     "hospital-13": {"statistics": ["count", "mean", "quantile", "t_test"]},
     "hospital-22": {"purpose": "treatment"},
@@ -112,7 +113,9 @@ def refusals(folder: Path, engine: str, questions: Sequence[str] = ("by_sex", "h
 
 def noise(folder: Path, engine: str, questions: Sequence[str] = ()) -> Ended:
     """Answers under differential privacy, for which each hospital's ledger is charged."""
-    federation = write(folder, "lung", lung(), policy={"privacy": {"lung": BUDGET}}, **LUNG)
+    federation = write(
+        folder, "lung", lung(), policy={"privacy": {"lung": BUDGET}}, keys=engine == DEPLOYMENT, **LUNG
+    )
     return _ask(folder, _job(folder, HERE / "private.yaml", questions), federation, engine)
 
 
@@ -124,6 +127,7 @@ def smoking(folder: Path, engine: str, questions: Sequence[str] = ()) -> Ended:
         cities(),
         rule={"purpose": "research", "min_cohort": 5},
         catalogue={"levels": {"smokes": [0, 1], "cancer": [0, 1]}},
+        keys=engine == DEPLOYMENT,
     )
     return _ask(folder, _job(folder, HERE / "cities.yaml", questions), federation, engine, cities())
 
@@ -138,7 +142,12 @@ def regions(folder: Path, engine: str, path: Path, questions: Sequence[str] = ()
     sites = breast(path)
     catalogue = {"levels": {"treated": [0, 1]}, "units": {"time": "days", "age": "years"}}
     federation = write(
-        folder, "breast", sites, rule={"purpose": "research", "min_cohort": 5}, catalogue=catalogue
+        folder,
+        "breast",
+        sites,
+        rule={"purpose": "research", "min_cohort": 5},
+        catalogue=catalogue,
+        keys=engine == DEPLOYMENT,
     )
     return _ask(folder, _job(folder, HERE / "breast.yaml", questions), federation, engine, sites)
 
@@ -162,7 +171,7 @@ def _lung(
     rules: Mapping[str, Mapping[str, Any]] | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> Ended:
-    federation = write(folder, "lung", lung(), rules=rules, **LUNG)
+    federation = write(folder, "lung", lung(), rules=rules, keys=engine == DEPLOYMENT, **LUNG)
     job = _job(folder, CONFIGS / "jobs" / "lung_survival.yaml", questions, changes, more)
     return _ask(folder, job, federation, engine, lung())
 
@@ -233,7 +242,8 @@ def show(title: str, ended: Ended, console: Console) -> None:
 def _beside(compared: Sequence[Compared]) -> Table:
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for head in ("question", "number", "sites", "pooled", "difference"):
-        made.add_column(head, no_wrap=True, justify="left" if head in ("question", "number") else "right")
+        side: Literal["left", "right"] = "left" if head in ("question", "number") else "right"
+        made.add_column(head, no_wrap=head != "number", justify=side)
     before = ""
     for each in compared:
         kept = each.answer is SUPPRESSED
@@ -277,7 +287,7 @@ def main(words: Sequence[str] | None = None) -> int:
         "--folder", type=Path, default=Path("runs") / "hospital-survival", help="where files go"
     )
     told.add_argument("--tcga", type=Path, help="TCGA-BRCA's clinical table, as FLamby has it")
-    told.add_argument("--engine", choices=["embedded", "simulation", "deployment"], default="embedded")
+    told.add_argument("--engine", choices=["embedded", "simulation", DEPLOYMENT], default="embedded")
     given = told.parse_args(words)
     parts = given.parts or [*PARTS, *(["breast"] if given.tcga else [])]
     if "breast" in parts and given.tcga is None:

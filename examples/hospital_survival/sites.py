@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from fedcore.trust.identity import load_identity, new_identity
+
 HERE = Path(__file__).resolve().parent
 CONFIGS = HERE.parents[1] / "configs"
 
@@ -116,6 +118,7 @@ def write(
     catalogue: Mapping[str, Any],
     policy: Mapping[str, Any] | None = None,
     rules: Mapping[str, Mapping[str, Any]] | None = None,
+    keys: bool = False,
 ) -> Path:
     """Write each site's rows and participant file, and the federation.
 
@@ -127,22 +130,27 @@ def write(
         catalogue: What every site says of its data set besides the file.
         policy: What else stands in every site's policy.
         rules: Of some sites, what they allow in another way.
+        keys: Whether sites have keys and know each other's, as processes of their own need it.
 
     Returns:
         The federation's file.
     """
     (folder / "data").mkdir(parents=True, exist_ok=True)
+    lines = _keys(folder / "keys", list(sites)) if keys else {}
     for name, rows in sites.items():
         with (folder / "data" / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
         own = {"jobs": ["analytics"], "data": data, **rule, **(rules or {}).get(name, {})}
-        participant = {
+        participant: dict[str, Any] = {
             "name": name,
             "catalogue": {data: {"connector": "csv", "path": f"data/{name}.csv", **catalogue}},
             "policy": {"default": "deny", "rules": [own], **(policy or {})},
         }
+        if keys:
+            others = {other: {"public_key": line} for other, line in lines.items() if other != name}
+            participant |= {"identity": f"keys/{name}.key", "peers": others}
         _dump(folder / f"{name}.yaml", participant)
     federation = {
         "name": f"{data}-sites",
@@ -152,6 +160,16 @@ def write(
     }
     _dump(folder / "federation.yaml", federation)
     return folder / "federation.yaml"
+
+
+def _keys(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """Public key lines by name; private keys in the folder, made where there are none."""
+    folder.mkdir(exist_ok=True)
+    made = {}
+    for name in names:
+        path = folder / f"{name}.key"
+        made[name] = (load_identity(path) if path.exists() else new_identity(path, name)).public_line
+    return made
 
 
 def _dump(path: Path, told: Mapping[str, Any]) -> None:

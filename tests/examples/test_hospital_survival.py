@@ -226,6 +226,14 @@ def test_the_command_prints_odds_over_cities_beside_those_of_statsmodels(
         example.main(["breast", "--folder", str(tmp_path)])
 
 
+@pytest.mark.system
+@pytest.mark.slow
+def test_cities_with_a_process_each_answer_the_same(tmp_path: Path) -> None:
+    ended = example.smoking(tmp_path, "deployment", ["odds"])
+    assert ended.holds and len(ended.compared) == 4 and ended.answers["odds"].summed == 8
+    assert (tmp_path / "keys" / "beijing.key").stat().st_mode & 0o077 == 0
+
+
 def test_the_notebook_shows_what_is_suppressed_refused_and_charged(tmp_path: Path) -> None:
     notebook = nbformat.read(ROOT / "examples" / "notebooks" / "04-hospital-survival.ipynb", as_version=4)
     for cell in notebook.cells:

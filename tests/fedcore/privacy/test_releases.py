@@ -66,4 +66,5 @@ def test_the_noise_of_an_answer_over_its_participants(participants: int) -> None
     variance = float(noise.shares.variance)
     check(steps.astype(np.int64), gaussian(variance), round(8 * variance**0.5) + 8)
     # rho, from the variance in rows.
-    assert 1 / (2 * variance * float(noise.step) ** 2) == pytest.approx(float(plan.rho), rel=1e-6)
+    # A share is rounded up to a whole 64th of a step, so that a little less is spent.
+    assert 0.99 * float(plan.rho) < 1 / (2 * variance * float(noise.step) ** 2) <= float(plan.rho)
