@@ -120,6 +120,12 @@ class AnalyticsJob(Strict):
     protection: AnswerProtection = AnswerProtection()
     deadline: Seconds = 600.0
 
+    @property
+    def sums(self) -> SecureAggregation:
+        """How sums are protected: never one of fewer participants than an answer needs."""
+        asked = self.protection.secure_aggregation
+        return asked.model_copy(update={"least_cohort": max(asked.least_cohort, self.participants.min)})
+
     @model_validator(mode="after")
     def _enough(self) -> Self:
         names = self.participants.names

@@ -355,7 +355,7 @@ def analytics_request_for(job: AnalyticsJob, run: str, cohort: int) -> Analytics
         data=job.data,
         asker=job.asker,
         least=job.participants.min,
-        secure_aggregation=job.protection.secure_aggregation,
+        secure_aggregation=job.sums,
         differential_privacy=job.protection.differential_privacy,
         shares=len(job.ask),
     )

@@ -33,11 +33,11 @@ from fedcore.flower import array_record
 from fedcore.jobs.datasets import DataSet
 from fedcore.jobs.participant import Participant, Rule
 from fedcore.jobs.request import PRIVATE, AnalyticsRequest
+from fedcore.participant.answer_costs import fewest
 from fedcore.participant.data import read_schema, read_table
 from fedcore.participant.mods.disclosure import disclose
 from fedcore.participant.mods.evidence import evidence_file
 from fedcore.participant.mods.policy import check
-from fedcore.participant.answer_costs import fewest
 from fedcore.participant.private_answers import counted, private_round
 from fedcore.participant.private_keys import told_keys
 

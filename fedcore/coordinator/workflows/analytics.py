@@ -37,6 +37,7 @@ from fedcore.coordinator.answering import (
 from fedcore.coordinator.grids.cohort import CohortGrid
 from fedcore.coordinator.grids.evidence import QUESTION, EvidenceGrid, Lost, Phase
 from fedcore.coordinator.grids.secure import SecureAggregationGrid
+from fedcore.coordinator.grids.secure_account import Account
 from fedcore.coordinator.prepare import wait_for_nodes
 from fedcore.coordinator.workflows.settings import GRACE, Settings
 from fedcore.coordinator.workflows.sums import sums_grid
@@ -52,6 +53,8 @@ from fedcore.privacy.answers import statement, variance_of
 log = logging.getLogger("fedcore.coordinator")
 
 MOST_ROUNDS = 200
+OPENING = ("confirm", "reveal")
+"""Stages of a protected sum at which a participant's part is in it already."""
 
 
 @dataclass
@@ -199,7 +202,7 @@ def _prepare(
 def _enough(job: AnalyticsJob, sites: Mapping[str, Any], phase: Phase) -> None:
     asked = job.participants.names
     missing = [name for name in asked or () if name not in sites]
-    protection = job.protection.secure_aggregation
+    protection = job.sums
     least = max(job.participants.min, protection.least_cohort if job.protection.on else 1)
     if not missing and len(sites) >= least:
         return
@@ -266,9 +269,16 @@ class _Desk:
                 raise ProtocolFailed(f"no answer after {MOST_ROUNDS} rounds", party="coordinator", step=name)
             form = question.partial(source, State(told=state.told))
             sums, present = self._summed(request, {**state.told, ROUND: made.rounds}, nodes, made)
+            if made.rounds > 1:
+                self._refuse_others(nodes, present, made)
             self._refuse_few_rows(form, sums)
-            total = total_of(sums, present, dtypes_of(form), self._noise(request, form, present, made))
+            noise = self._noise(request, form, len(present), made)
+            total = total_of(sums, len(present), dtypes_of(form), noise)
             state = question.combine(total, state)
+            if len(present) < len(nodes):
+                # The next rounds are about the rows of this one.
+                nodes = present
+                request = request.model_copy(update={"cohort": len(nodes)})
         made.answer = question.answer(state)
 
     def _with_keys(self, name: str, made: Answered) -> Agreed:
@@ -315,7 +325,7 @@ class _Desk:
         made.left_out = list(phase.lost)
         least = self.job.participants.min
         if self.job.protection.on:
-            least = max(least, self.job.protection.secure_aggregation.least_cohort)
+            least = max(least, self.job.sums.least_cohort)
         if len(nodes) < least:
             why = _told(phase.lost) or "the others did not answer"
             kinds = {one.kind for one in phase.lost}
@@ -334,36 +344,64 @@ class _Desk:
         state: Mapping[str, Any],
         nodes: Sequence[int],
         made: Answered,
-    ) -> tuple[dict[str, NDArray], int]:
-        """A round: the parts of the sites, added, and how many there are."""
+    ) -> tuple[dict[str, NDArray], list[int]]:
+        """A round: the parts of the sites, added, and whose they are."""
         self.cohort.request = request.model_copy(update={"state": dict(state)})
         phase = self.evidence.begin(f"{QUESTION}{request.name}", made.rounds)
         messages = [Message(RecordDict({}), node, TOTALS) for node in nodes]
         try:
             if not self.job.protection.on:
                 parts = self._parts(messages, phase)
-                sums, present = _added(parts), len(parts)
+                sums = _added(parts)
+                present = [node for node in nodes if self.meeting.members[node] in parts]
             else:
                 secure = self._sums_over(nodes, request)
                 found = secure.sums(messages, self.job.deadline)
                 made.account = secure.account.as_dict()
                 if found is None:
                     raise _failed(secure.account.failed, phase)
-                sums, present = found, secure.account.summed
+                sums, present = found, self._in_sum(nodes, secure.account)
         finally:
             self._count(phase, made)
-        made.summed = present
+        made.summed = len(present)
         made.left_out += [
             one for one in phase.lost if one.party not in {each.party for each in made.left_out}
         ]
         return sums, present
+
+    def _in_sum(self, nodes: Sequence[int], account: Account) -> list[int]:
+        """Whose parts are in a protected sum."""
+        members = self.meeting.members
+        present = [node for node in nodes if account.dropped.get(members[node], "reveal") in OPENING]
+        if len(present) != account.summed:
+            raise ProtocolFailed(
+                f"{account.summed} parts are in the sum, and {len(present)} participants sent one; it is not used",
+                party="coordinator",
+                step="question",
+            )
+        return present
+
+    def _refuse_others(self, nodes: Sequence[int], present: Sequence[int], made: Answered) -> None:
+        """Refuse a round of fewer sites than the one before: their sums do not go together, and the difference tells of one.
+
+        Raises:
+            PeerLost: One is missing.
+        """
+        gone = [self.meeting.members[node] for node in nodes if node not in present]
+        if gone:
+            raise PeerLost(
+                f"{', '.join(gone)} dropped out in round {made.rounds}, and the rounds of a question are over the same sites. "
+                "Cure: ask again",
+                party=gone[0],
+                step="question",
+            )
 
     def _sums_over(self, nodes: Sequence[int], request: AnalyticsRequest) -> SecureAggregationGrid:
         """The grid that sums over these participants; keys are agreed on once for all questions to the same ones.
 
         Under differential privacy a sum has enough noise in it only if nearly all are in it, which the participants see to.
         """
-        asked = self.job.protection.secure_aggregation
+        asked = self.job.sums
         least = asked.least_cohort
         if request.differential_privacy is not None:
             least = max(least, fewest(request))

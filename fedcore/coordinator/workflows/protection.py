@@ -10,21 +10,19 @@ from typing import Any
 from flwr.app import Message, RecordDict
 from flwr.serverapp import strategy as flower
 
-from crypto.rlwe.committee import committee
-from crypto.secagg.graph import Assumptions, NoParameters, parameters
 from fedcore.coordinator.grids.evidence import EvidenceGrid
 from fedcore.coordinator.grids.layer import Layer
-from fedcore.coordinator.grids.secure import PATIENCE, SecureAggregationGrid
+from fedcore.coordinator.grids.secure import SecureAggregationGrid
 from fedcore.coordinator.prepare import COUNTS, Agreement, Moments
 from fedcore.coordinator.workflows.private import check_strategy, losses
 from fedcore.coordinator.workflows.settings import Settings
+from fedcore.coordinator.workflows.sums import sums_grid
 from fedcore.errors import JobError, ProtocolFailed
 from fedcore.flower import NDArray
 from fedcore.jobs.job import TrainJob
 from fedcore.jobs.request import TOTALS
 from fedcore.jobs.secure import SumProtocol
 from fedcore.participant.mods.protocols.base import needs
-from fedcore.trust.signing import authenticator
 from strategies.registry import Entry, names, resolve
 
 log = logging.getLogger("fedcore.coordinator")
@@ -34,8 +32,6 @@ MOST_PAILLIER = 1_000_000
 """Values of a model under Paillier's encryption."""
 ENCRYPTING, OPENING = 4e-5, 3.4e-4
 """Seconds a value, with 3072 bits and words of 32, on one core of a server of 2024."""
-CONTROL = "query.secure"
-"""Type of the protocol's own messages."""
 
 
 def check_summable(job: TrainJob, entry: Entry) -> None:
@@ -94,42 +90,18 @@ def secure_grid(
         JobError: The cohort is too small for what is assumed of it.
     """
     asked = job.protection.secure_aggregation
-    if asked.protocol == "none":
-        raise ValueError("the job asks for no secure aggregation")
-    chosen = protocol or asked.protocol
     private = job.protection.differential_privacy is not None
     # A smaller sum would have less noise than was promised.
     present = losses(job, len(agreement.members))[1] if private else 0
-    assumptions = Assumptions(
-        corrupt=asked.corrupt,
-        dropout=asked.dropout,
-        adversary=asked.adversary,
-        least_cohort=max(asked.least_cohort, present),
-        enrolled=max(settings.expected, len(agreement.members)),
-    )
-    rules = parameters if chosen == "secagg+" else committee
-    try:
-        rules(len(agreement.members), assumptions)
-    except NoParameters as error:
-        raise JobError(
-            f"protection.secure_aggregation: {error}. Nothing was trained",
-            party="coordinator",
-            step="prepare",
-        ) from error
-    return SecureAggregationGrid(
+    return sums_grid(
+        asked.model_copy(update={"least_cohort": max(asked.least_cohort, present)}),
         cohort,
-        assumptions,
-        protocol=chosen,
-        clip=asked.clip,
-        bits=asked.bits,
-        key_bits=asked.key_bits,
+        evidence,
+        agreement.members,
+        job.deadline,
+        settings,
         largest_weight=agreement.most_examples,
-        name_of=lambda node: agreement.members.get(node, f"node {node}"),
-        authenticator=authenticator(None, settings.keys) if settings.engine == "deployment" else None,
-        control=CONTROL,
-        patience=min(job.deadline, PATIENCE),
-        refused=evidence.refuse,
-        stage=settings.watcher.stage_started,
+        protocol=protocol,
         steps=private,
     )
 

@@ -28,6 +28,7 @@ def sums_grid(
     *,
     largest_weight: int = 1,
     protocol: SumProtocol | None = None,
+    steps: bool = False,
 ) -> SecureAggregationGrid:
     """The grid.
 
@@ -40,6 +41,7 @@ def sums_grid(
         settings: Of the run.
         largest_weight: Examples that one participant can have.
         protocol: In place of the job's.
+        steps: Whether updates are whole numbers of steps, summed exactly.
 
     Raises:
         JobError: The cohort is too small for what is assumed of it.
@@ -59,7 +61,7 @@ def sums_grid(
         rules(len(members), assumptions)
     except NoParameters as error:
         raise JobError(
-            f"protection.secure_aggregation: {error}. Nothing was computed",
+            f"protection.secure_aggregation: {error}. Nothing was trained or computed",
             party="coordinator",
             step="prepare",
         ) from error
@@ -77,4 +79,5 @@ def sums_grid(
         patience=min(deadline, PATIENCE),
         refused=evidence.refuse,
         stage=settings.watcher.stage_started,
+        steps=steps,
     )

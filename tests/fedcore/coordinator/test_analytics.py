@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedcore.errors import BudgetExhausted, DataError, JobError, PolicyRefused
+from fedcore.errors import BudgetExhausted, DataError, JobError, PeerLost, PolicyRefused
 from tests.questions import RULE, Hospitals
 
 BY_SEX = "SELECT sex, count(*), avg(age), stddev(age) FROM study GROUP BY sex"
@@ -273,3 +273,40 @@ def test_resumed_noise_is_the_same_noise(tmp_path) -> None:
     assert first["status"] == "partial"
     again = resume(tmp_path / "run").json
     assert rows_of(again["answers"]["all"]) == rows_of(first["answers"]["all"])
+
+
+def fail_in(round_: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the last site fail in a round of each question."""
+    from fedcore.participant import analytics
+
+    answer = analytics.answer
+
+    def failing(participant: Any, request: Any, message: Any) -> Any:
+        if participant.name == "site-3" and request.state.get(analytics.ROUND) == round_:
+            raise DataError("the disk is gone")
+        return answer(participant, request, message)
+
+    monkeypatch.setattr(analytics, "answer", failing)
+
+
+@pytest.mark.parametrize("protection", [{}, PLAIN], ids=["secagg+", "plain"])
+def test_who_is_lost_in_the_first_round_is_in_none(hospitals, monkeypatch, protection) -> None:
+    sm = pytest.importorskip("statsmodels.api")
+    fail_in(1, monkeypatch)
+    asked = {"visits": {"poisson": {"response": "visits", "columns": ["age"]}}}
+    answer = hospitals.ask(asked, protection=protection)["answers"]["visits"]
+    assert answer["summed"] == 3 and [each["party"] for each in answer["left_out"]] == ["site-3"]
+    rows = hospitals.pooled().iloc[: 60 + 45 + 80].dropna()
+    reference = sm.GLM(rows["visits"], sm.add_constant(rows[["age"]]), family=sm.families.Poisson()).fit(
+        tol=1e-12
+    )
+    np.testing.assert_allclose([row[1] for row in rows_of(answer)], reference.params, rtol=1e-6)
+
+
+@pytest.mark.parametrize("protection", [{}, PLAIN], ids=["secagg+", "plain"])
+def test_who_is_lost_later_ends_the_question(hospitals, monkeypatch, protection) -> None:
+    fail_in(2, monkeypatch)
+    with pytest.raises(PeerLost, match="site-3 dropped out in round 2"):
+        hospitals.ask(
+            {"visits": {"poisson": {"response": "visits", "columns": ["age"]}}}, protection=protection
+        )
