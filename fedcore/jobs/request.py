@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from fedcore.errors import JobError
 from fedcore.jobs.analytics import AnalyticsJob, AnswerPrivacy
@@ -53,6 +53,9 @@ ADMIT = "query.admit"
 """Type of the message that asks a participant whether it takes part in a question of an analytics job."""
 MEETINGS = (INTERSECT, STEP)
 """Messages that have participants meet: sent once, since the others notice when one of them is gone."""
+
+MOST_SITES = 100_000
+"""Participants of a question."""
 
 VERSION = 1
 
@@ -253,13 +256,21 @@ class AnalyticsRequest(Request):
     kind: Literal["analytics"]
     data: Name
     asker: Name
-    least: int
+    cohort: int = Field(ge=1, le=MOST_SITES)
+    least: int = Field(ge=1)
     secure_aggregation: SecureAggregation
     differential_privacy: AnswerPrivacy | None = None
-    shares: int = 1
+    shares: int = Field(default=1, ge=1)
     name: str = ""
     question: dict[str, Any] = Field(default_factory=dict)
     state: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _summed(self) -> AnalyticsRequest:
+        private = self.differential_privacy
+        if private is not None and private.mode == "central" and not self.protected:
+            raise ValueError("a share of the noise is enough in a protected sum only")
+        return self
 
     @property
     def protected(self) -> bool:

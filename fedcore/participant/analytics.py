@@ -99,6 +99,12 @@ def answer(participant: Participant, request: AnalyticsRequest, message: Message
     _refuse_lower(question, rule)
     source = _source(participant, request, question.columns)
     if EARLIER in request.state:
+        if not request.protected or request.differential_privacy is not None:
+            raise PolicyRefused(
+                "sizes of groups are told for the check with earlier questions into a protected sum of answers without "
+                "noise only",
+                step=STEP,
+            )
         return _arrays(message, _differences(participant, request, question, source))
     _check_round(request.state)
     state = State(told={name: value for name, value in request.state.items() if name != ROUND})

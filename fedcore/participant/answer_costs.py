@@ -7,6 +7,7 @@ the keys of its groups, and is charged only where they are asked for.
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 from fedcore.errors import JobError, PolicyRefused
 from fedcore.jobs.analytics import AnswerPrivacy
@@ -75,6 +76,22 @@ def lost(request: AnalyticsRequest) -> int:
         return 0
     corrupt = math.ceil(request.secure_aggregation.corrupt * request.cohort - _SMALL)
     return request.cohort - fewest(request) + corrupt
+
+
+def refuse_delta(asked: AnswerPrivacy, rows: int) -> None:
+    """Refuse a delta above one over the rows.
+
+    At this site alone: the number of rows over all sites is told to nobody.
+
+    Raises:
+        PolicyRefused: It is.
+    """
+    if exact(asked.delta, "delta") > Fraction(1, max(rows, 1)):
+        raise PolicyRefused(
+            f"delta is {asked.delta:g}, above one over the number of rows at this site; allowed: less, for a larger one would "
+            "allow to publish somebody's row. Cure: a smaller delta",
+            step=STEP,
+        )
 
 
 def charged(

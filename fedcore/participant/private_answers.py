@@ -22,7 +22,6 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +33,20 @@ from safetensors.numpy import load, save
 from fedcore.analytics.question import Part
 from fedcore.analytics.source import Source
 from fedcore.errors import DataError, JobError, PolicyRefused
-from fedcore.jobs.analytics import AnswerPrivacy
 from fedcore.jobs.participant import Participant
 from fedcore.jobs.request import AnalyticsRequest
-from fedcore.participant.answer_costs import charged, cost_of, lost, privacy_of, relation_of
+from fedcore.participant.answer_costs import (
+    charged,
+    cost_of,
+    fewest,
+    lost,
+    privacy_of,
+    refuse_delta,
+    relation_of,
+)
 from fedcore.participant.stored_answers import locked, write
 from fedcore.privacy.answers import AnswerPlan, Entries, add_noise, plan_answers, statement
 from fedcore.privacy.contribution import bounded_rows
-from fedcore.privacy.exact import exact
 
 STEP = "privacy"
 Arrays = dict[str, npt.NDArray[Any]]
@@ -86,7 +91,7 @@ def private_round(
         DataError: A file was changed or cannot be written, or the rows do not serve.
     """
     asked = privacy_of(request)
-    _refuse_delta(asked, rows)
+    refuse_delta(asked, rows)
     with locked(participant, request) as folder:
         what = f"{request.job}: {request.name} ({request.question.get('kind', 'question')})"
         ledger = charged(participant, request, _identity(request), cost_of(request), what)
@@ -103,6 +108,12 @@ def private_round(
             made = _store(folder, request, len(found) + 1, digest, make(), rounds)
             found.append(made)
             again = False
+        elif made.about["present"] != _shared_out(request):
+            raise PolicyRefused(
+                f"round {made.number} of question {request.name} was answered with noise shared out among others; allowed: "
+                "the same participants. Cure: a new run, which is charged anew",
+                step=STEP,
+            )
         else:
             again = True
         if ledger is not None:
@@ -194,14 +205,11 @@ def counted(participant: Participant, request: AnalyticsRequest, source: Source)
     return replace(source, rows=source.rows.filter(pa.array(kept)))
 
 
-def _refuse_delta(asked: AnswerPrivacy, rows: int) -> None:
-    """At this site alone: the number of rows over all sites is told to nobody."""
-    if exact(asked.delta, "delta") > Fraction(1, max(rows, 1)):
-        raise PolicyRefused(
-            f"delta is {asked.delta:g}, above one over the number of rows at this site; allowed: less, for a larger one would "
-            "allow to publish somebody's row. Cure: a smaller delta",
-            step=STEP,
-        )
+def _shared_out(request: AnalyticsRequest) -> list[int] | None:
+    """Among whom the noise is shared out; None where each participant adds all of it."""
+    if privacy_of(request).mode == "local":
+        return None
+    return [request.cohort, fewest(request), lost(request)]
 
 
 def _identity(request: AnalyticsRequest) -> str:
@@ -229,6 +237,7 @@ def _store(
     sums = add_noise(part.sums, plan, rows=part.rows)
     about = {
         "request": request.digest,
+        "present": _shared_out(request),
         "state": state,
         "names": list(sums),
         "promise": statement(plan),

@@ -14,7 +14,7 @@ from typing import Any
 from fedcore.errors import DataError, JobError
 from fedcore.jobs.participant import Participant
 from fedcore.jobs.request import AnalyticsRequest
-from fedcore.participant.answer_costs import charged, keys_cost, privacy_of, relation_of
+from fedcore.participant.answer_costs import charged, keys_cost, privacy_of, refuse_delta, relation_of
 from fedcore.participant.stored_answers import locked, write
 from fedcore.privacy import partitions
 from fedcore.privacy.sensitivity import Contribution
@@ -50,6 +50,7 @@ def told_keys(
             "keys are found by counts of rows, which hide a row and no person. Cure: neighbours: row, or declared levels",
             step=STEP,
         )
+    refuse_delta(asked, sum(rows.values()))
     cost, relation = keys_cost(request, len(set(columns))), relation_of(asked)
     selection = partitions.plan(cost.amount, cost.delta, Contribution(), relation)
     mark = hashlib.sha256(f"{column}\0{sorted(set(columns))}\0{request.digest}".encode()).hexdigest()[:16]

@@ -123,6 +123,9 @@ def _check_analytics(participant: Participant, request: AnalyticsRequest) -> Rul
             allowing.append(rule)
     if allowing:
         return policy_analytics.chosen(allowing, request, question)
+    if request.state and question is None:
+        # Values of keys: a person at the site decides on questions, and there is none yet.
+        raise _refused(request, request.data, reasons)
     because = "; ".join(dict.fromkeys(reasons)) or "the policy has no rules"
     granted = policy_analytics.approved(
         participant, request, question, lacking or _unruled(participant, request, question), because
@@ -150,6 +153,12 @@ def _unruled(
 
 def _check_private(participant: Participant, request: TrainRequest | AnalyticsRequest) -> None:
     budget = participant.policy.privacy.get(request.data)
+    if budget is None and isinstance(request, AnalyticsRequest) and request.differential_privacy is not None:
+        # Noise is what cells are not kept back for: how little of it is enough is for the site to say.
+        raise PolicyRefused(
+            f"this site has no privacy budget for {request.data!r}, so that nothing says how much noise is enough "
+            "(policy.privacy); ask without differential_privacy, or the site's data office states a budget"
+        )
     if budget is None or request.kind not in budget.required_for:
         return
     if request.differential_privacy is None:
