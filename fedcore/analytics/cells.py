@@ -12,9 +12,10 @@ so is kept back on its way out, and to 0 where it is a sum that goes with such a
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import product
-from typing import Any
+from typing import Any, Final, final
 
 import numpy as np
 
@@ -30,6 +31,18 @@ MOST_GROUPS = 10_000
 MOST_WITH_TOTALS = 2_000
 """Fewer where there are totals: what else must be suppressed for them takes time that grows faster than the groups."""
 _KEPT_BACK = 1
+
+
+@final
+@dataclass(frozen=True)
+class Other:
+    """In the place of a key: rows whose key is none of the levels."""
+
+    def __repr__(self) -> str:
+        return "no group"
+
+
+OTHER: Final = Other()
 
 
 def keys_of(

@@ -72,6 +72,24 @@ def hidden(query: Query, cells: Mapping[Key, Cell], minimum: int) -> Hidden:
     return made
 
 
+def others(query: Query, other: Count, mask: Hidden, minimum: int) -> Count:
+    """Rows whose key is none of the levels, as they may be told.
+
+    With the number of all rows, which another question can tell, they would tell of a group that is suppressed. Beside
+    totals they are not told: those are over the levels, and a site compares one set of groups with earlier questions.
+
+    Args:
+        query: What is asked.
+        other: Such rows over all sites.
+        mask: What must not be told of the groups.
+        minimum: Least cell.
+    """
+    if other == 0:
+        return 0
+    apart = not mask[None] and not (query.margins and query.groups)
+    return other if apart and isinstance(other, int) and other >= minimum else SUPPRESSED
+
+
 def centres(query: Query, cells: Mapping[Key, Cell], mask: Hidden, minimum: int) -> dict[str, float]:
     """Around which squares are summed: per column the mean over the groups that may be told.
 

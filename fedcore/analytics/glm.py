@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -52,7 +52,7 @@ class Regression:
         columns: That explain it, without the intercept.
         intercept: Whether there is one.
         offset: Column added to the predictor as it is, for counts the logarithm of the exposure.
-        weights: Column that says how many times a row counts, 0 or more.
+        weights: Column that says how many times a row counts, 0 or more; a row of weight 0 is no row of the model.
         missing: The rule for missing values.
     """
 
@@ -286,7 +286,17 @@ def _rows(columns: Columns, asked: Regression) -> Rows:
         raise DataError(f'"{asked.response}" has a value below 0; allowed: counts, 0 or more', step=STEP)
     if asked.weights and (rows.numbers[asked.weights] < 0).any():
         raise DataError(f'"{asked.weights}" has a value below 0; allowed: weights, 0 or more', step=STEP)
+    if asked.weights:
+        kept = rows.numbers[asked.weights] > 0
+        numbers = {name: each[kept] for name, each in rows.numbers.items()}
+        rows = replace(rows, numbers=numbers, count=int(kept.sum()))
     return rows
+
+
+def design(columns: Columns, asked: Regression) -> tuple[Floats, Floats]:
+    """The columns of a site's rows, (n, k), without the intercept, and the rows' weights, (n,)."""
+    rows = _rows(columns, asked)
+    return rows.matrix(asked.columns), _weights(rows, asked)
 
 
 def _weights(rows: Rows, asked: Regression) -> Floats:

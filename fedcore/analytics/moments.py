@@ -247,7 +247,7 @@ def some_rows(total: Sums) -> int:
 
 def left_out_note(left_out: int) -> tuple[str, ...]:
     """What a table says of rows that missed a value."""
-    return (f"{left_out} rows left out: a value is missing",) if left_out else ()
+    return (f"{left_out} rows left out: a value is missing or none of the levels",) if left_out else ()
 
 
 def _spread(moments: Moments, *, all_vary: bool = True) -> Floats:

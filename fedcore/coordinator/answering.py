@@ -15,7 +15,7 @@ from fedcore.analytics.columns import Column, Kind
 from fedcore.analytics.disclosure import checked_minimum
 from fedcore.analytics.local import Source
 from fedcore.analytics.question import Agreed, Part, Total
-from fedcore.coordinator.grids.evidence import Phase
+from fedcore.coordinator.grids.evidence import Lost, Phase
 from fedcore.coordinator.grids.layer import Layer
 from fedcore.errors import DataError, JobError, ProtocolFailed
 from fedcore.flower import NDArray
@@ -209,3 +209,14 @@ def total_of(
     if lacking:
         raise ProtocolFailed(f"the sites sent no array {', '.join(lacking)}", step="question")
     return Total(made, hidden, sites, dict(variance))
+
+
+def told_of(lost: Sequence[Lost]) -> str:
+    """Why they are lost: each reason once, with those that gave it."""
+    reasons: dict[str, list[str]] = {}
+    for one in lost:
+        reasons.setdefault(one.reason, []).append(one.party)
+    return "; ".join(
+        f"{', '.join(names[:3])}{f' and {len(names) - 3} others' if len(names) > 3 else ''}: {reason}"
+        for reason, names in reasons.items()
+    )

@@ -14,10 +14,11 @@ from flwr.serverapp import Grid
 
 from fedcore import __version__
 from fedcore.coordinator import checkpoint as checkpoints
+from fedcore.coordinator.answered import write_answers
 from fedcore.coordinator.model import write_card
 from fedcore.coordinator.prepare import COUNTS
 from fedcore.coordinator.record_protection import protected
-from fedcore.coordinator.workflows.analytics import AnalyticsOutcome, run_analytics, write_answers
+from fedcore.coordinator.workflows.analytics import AnalyticsOutcome, run_analytics
 from fedcore.coordinator.workflows.psi import PsiOutcome, run_psi
 from fedcore.coordinator.workflows.settings import Settings
 from fedcore.coordinator.workflows.train import Outcome, run_train

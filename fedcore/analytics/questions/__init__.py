@@ -59,7 +59,7 @@ def build(asked: asks.Question, agreed: Agreed) -> Question:
 
 
 def keys_wanted(asked: asks.Question, agreed: Agreed) -> tuple[str, ...]:
-    """Columns of groups whose values nobody declared, and which a question needs to know.
+    """Columns of groups whose values nobody declared, and which a question needs to know; flags are false and true.
 
     Args:
         asked: As the job writes it.
@@ -68,7 +68,11 @@ def keys_wanted(asked: asks.Question, agreed: Agreed) -> tuple[str, ...]:
     Raises:
         JobError: As `build`.
     """
-    return tuple(name for name in kind_of(asked.kind).keys_of(asked, agreed) if name not in agreed.levels)
+    return tuple(
+        name
+        for name in kind_of(asked.kind).keys_of(asked, agreed)
+        if name not in agreed.levels and not (name in agreed.columns and agreed.columns[name].kind == "flag")
+    )
 
 
 def to_json(question: Question) -> dict[str, Any]:

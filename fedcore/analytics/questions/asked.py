@@ -250,9 +250,9 @@ class Asked(Question, Generic[Model]):
         """
         said: tuple[str, ...] = ()
         if isinstance(left_out, Suppressed):
-            said = ("rows left out because a value is missing: suppressed",)
+            said = ("rows left out because a value is missing or none of the levels: suppressed",)
         elif left_out:
-            said = (f"{left_out} rows left out: a value is missing",)
+            said = (f"{left_out} rows left out: a value is missing or none of the levels",)
         first = replace(tables[0], notes=(*tables[0].notes, *notes, *said))
         made = (first, *tables[1:])
         count = None if isinstance(left_out, Suppressed) else left_out
@@ -262,6 +262,15 @@ class Asked(Question, Generic[Model]):
         """The answer of which nothing may be told."""
         table = Table(self.text, ("result",), ((SUPPRESSED,),), (why,))
         return self.shows((table,), left_out)
+
+    def said_few(self, names: Sequence[str]) -> str:
+        """Why an answer is suppressed in which few rows carry columns; empty where there is no such column."""
+        if not names:
+            return ""
+        return (
+            f"suppressed: fewer than {self.agreed.minimum} rows carry the variance of {', '.join(names)[:200]}. Cure: merge "
+            "rare values, bound or transform far ones at the sites, or leave it out"
+        )
 
     @property
     def few_rows(self) -> str:

@@ -11,7 +11,9 @@ import numpy as np
 from fedcore.analytics import codec, heavy_hitters, quantiles
 from fedcore.analytics.disclosure import SUPPRESSED, Key, Suppressed, to_suppress
 from fedcore.analytics.quantiles import Search
+from fedcore.analytics.query import Query
 from fedcore.analytics.question import STEP, Answer, Bounds, Part, State, Total
+from fedcore.analytics.questions import bins
 from fedcore.analytics.questions.asked import LEFT_OUT, Asked, hidden
 from fedcore.analytics.questions.pictures import bars
 from fedcore.analytics.questions.tables import COUNTS, counted
@@ -45,6 +47,12 @@ class Histogram(Asked[asks.Histogram]):
     def read(self) -> tuple[str, ...]:
         """The column."""
         return (self.asked.column,)
+
+    def groups_of(self, source: Source) -> tuple[Query, dict[Key, int]]:
+        """Which rows of a site its bins hold, and which miss a value: those are told as left out."""
+        query, groups = super().groups_of(source)
+        found = bins.row_sets(source, self.asked.column, self.asked.edges)
+        return query, {(name,): rows & groups[()] for name, rows in found.items()}
 
     def lacks_for_privacy(self) -> str | None:
         """Nothing: a row adds 1 to one bin."""

@@ -12,6 +12,7 @@ from fedcore.analytics import codec, cox, cox_pooled, newton, survival
 from fedcore.analytics.disclosure import Suppressed
 from fedcore.analytics.question import STEP, Agreed, Answer, Part, State, Total
 from fedcore.analytics.questions.asked import LEFT_OUT, Withheld
+from fedcore.analytics.questions.concentration import POWERS, powers
 from fedcore.analytics.questions.models import Fit, texts
 from fedcore.analytics.risk_sets import Risk
 from fedcore.analytics.source import Source
@@ -126,6 +127,9 @@ class Cox(Fit[asks.CoxModel]):
             sums = cox.partial_stratified(columns, self.fit, one)
         else:
             sums = cox.partial_start(columns, self.fit)
+        first = one if both is None else both.state if word == RISK else None
+        if first is not None and not first.rounds:
+            sums[POWERS] = powers(first.design(cox.take(columns, self.fit).matrix(self.names)))
         rows = sums["rows"] if "rows" in sums else np.asarray(cox.take(columns, self.fit).count)
         cells: dict[str, tuple[str, ...]] = {LEFT_OUT: ()} if LEFT_OUT in sums else {}
         return Part(sums, number(rows), len(self.names), cells, alone=not self.pooled)
@@ -144,6 +148,8 @@ class Cox(Fit[asks.CoxModel]):
                 return State({}, Withheld(why, left_out), done=True)
             return self._ask(_Fit(sums, left_out, cox.combine_start(sums, self.fit)))
         kept: _Fit = state.kept
+        if POWERS in sums and (why := self.few_carry(sums[POWERS])):
+            return State({}, Withheld(why, kept.left_out), done=True)
         if word == NEWTON:
             return self._ask(replace(kept, state=cox.combine_stratified(sums, kept.state)))
         if word == RISK:

@@ -12,10 +12,11 @@ import numpy.typing as npt
 from fedcore.analytics import codec, newton
 from fedcore.analytics.question import STEP, Agreed
 from fedcore.analytics.questions.asked import Asked
+from fedcore.analytics.questions.concentration import carrying
 from fedcore.analytics.questions.pictures import forest
 from fedcore.analytics.result import Coefficient
 from fedcore.analytics.rows import Levels, indicators
-from fedcore.analytics.sums import Sums, number
+from fedcore.analytics.sums import Floats, Sums, number
 from fedcore.errors import DataError, JobError
 from fedcore.jobs import asks
 
@@ -95,6 +96,19 @@ class Fit(Asked[Model]):
             if any(map(self.too_few, map(round, (*each, rows - sum(each))))):
                 return f"suppressed: a value of {name} has fewer than {least} rows. Cure: merge rare values, or leave {name} out"
         return ""
+
+    def few_carry(self, total: Floats) -> str:
+        """Why a model may not be told, from the sums of powers of its first step; empty when it may.
+
+        A row that stands out in a column has a fitted value near its own response, whatever the codes of the column are.
+
+        Args:
+            total: (2, 5, p) of `concentration.powers`, over the columns as the state of the first step centres and divides
+                them.
+        """
+        names = ("the intercept", *self.names) if self.has_intercept else self.names
+        bad = carrying(total) < self.agreed.minimum
+        return self.said_few([name for name, each in zip(names, bad.tolist(), strict=True) if each])
 
     def view(self, state: newton.State) -> newton.State:
         """What the sites need of a state: coefficients and scales; what they gave in sum is not for them."""

@@ -8,17 +8,20 @@ from typing import ClassVar, TypeVar
 
 import numpy as np
 
-from fedcore.analytics import codec, moments
+from fedcore.analytics import codec, moments, newton
 from fedcore.analytics.disclosure import Suppressed
 from fedcore.analytics.question import STEP, Answer, Part, State, Total
 from fedcore.analytics.questions.asked import LEFT_OUT, Asked, Withheld
+from fedcore.analytics.questions.concentration import POWERS, carrying, powers, two_valued
 from fedcore.analytics.result import Table
+from fedcore.analytics.rows import complete
 from fedcore.analytics.source import Source
 from fedcore.analytics.sums import Floats, number
 from fedcore.errors import JobError
 from fedcore.jobs import asks
 
 SUMS, MOMENTS = "sums", "moments"
+SQUARE = "square"
 Model = TypeVar("Model", bound=asks.Describe)
 
 
@@ -27,10 +30,11 @@ class Centre:
     """What the sites are told before the second round.
 
     Args:
-        centre: (k,) means of the columns.
+        centre, scale: (k,) means of the columns, and about their standard deviations.
     """
 
     centre: Floats
+    scale: Floats
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,10 @@ class _Found:
 
 
 class Columns(Asked[Model]):
-    """A question answered by means and products of columns."""
+    """A question answered by means and products of columns.
+
+    It is suppressed where few rows carry the variance of a column, since a covariance with it gives their values.
+    """
 
     def check(self) -> None:
         """Numeric columns, each once."""
@@ -67,13 +74,15 @@ class Columns(Asked[Model]):
     def partial(self, source: Source, state: State) -> Part:
         """Sums, or sums and products around the means."""
         names, missing = self.read, self.asked.missing
-        if self.round(state, SUMS, MOMENTS) == SUMS:
-            sums = moments.partial_sums(self.taken(source, {}), names, missing=missing)
+        told = self._told(state) if self.round(state, SUMS, MOMENTS) == MOMENTS else None
+        columns = self.taken(source, {})
+        matrix = complete(columns, names, missing=missing).matrix(names)
+        if told is None:
+            sums = moments.partial_sums(columns, names, missing=missing)
+            sums[SQUARE] = (matrix**2).sum(axis=0)
         else:
-            centre = codec.unpack(Centre, state.told.get("state")).centre
-            if centre.shape != (len(names),) or not np.isfinite(centre).all():
-                raise JobError(f"the means told are {centre.shape}; allowed: one for each column", step=STEP)
-            sums = moments.partial_moments(self.taken(source, {}), names, centre, missing=missing)
+            sums = moments.partial_moments(columns, names, told.centre, missing=missing)
+            sums[POWERS] = powers((matrix - told.centre) / told.scale)
         return Part(sums, number(sums["rows"]), cells={LEFT_OUT: ()})
 
     def combine(self, total: Total, state: State) -> State:
@@ -83,8 +92,11 @@ class Columns(Asked[Model]):
         if self.too_few(number(sums["rows"])):
             return State({}, Withheld(self.few_rows, left_out), done=True)
         if self.round(state, SUMS, MOMENTS) == SUMS:
-            centre = Centre(moments.combine_sums(sums, self.read).mean)
+            begin = newton.start(sums, self.read, intercept=True)
+            centre = Centre(moments.combine_sums(sums, self.read).mean, begin.scale[1:])
             return State({"round": MOMENTS, "state": codec.pack(centre)}, centre)
+        if few := self.few(sums[POWERS]):
+            return State({}, Withheld(few, left_out), done=True)
         found = moments.combine_moments(sums, self.read, state.kept.centre)
         return State({}, _Found(replace(found, left_out=0), left_out), done=True)
 
@@ -93,6 +105,20 @@ class Columns(Asked[Model]):
         if isinstance(state.kept, Withheld):
             return self.nothing(state.kept.why, state.kept.left_out)
         return self.shows(self.tables(state.kept.moments), state.kept.left_out)
+
+    def few(self, total: Floats) -> str:
+        """Why it may not be told, from the sums of powers; empty when it may."""
+        bad = carrying(total) < self.agreed.minimum
+        return self.said_few([name for name, each in zip(self.read, bad.tolist(), strict=True) if each])
+
+    def _told(self, state: State) -> Centre:
+        told = codec.unpack(Centre, state.told.get("state"))
+        size = (len(self.read),)
+        if told.centre.shape != size or not np.isfinite(told.centre).all():
+            raise JobError(f"the means told are {told.centre.shape}; allowed: one for each column", step=STEP)
+        if told.scale.shape != size or not np.isfinite(told.scale).all() or (told.scale <= 0).any():
+            raise JobError("the deviations told are not one above 0 for each column", step=STEP)
+        return told
 
     @abstractmethod
     def tables(self, found: moments.Moments) -> tuple[Table, ...]:
@@ -104,6 +130,11 @@ class Describe(Columns[asks.Describe]):
 
     kind: ClassVar[str] = "describe"
     model = asks.Describe
+
+    def few(self, total: Floats) -> str:
+        """A column of two values of which few rows have one: its mean counts them. Others are told of by themselves."""
+        bad = two_valued(total) < self.agreed.minimum
+        return self.said_few([name for name, each in zip(self.read, bad.tolist(), strict=True) if each])
 
     def tables(self, found: moments.Moments) -> tuple[Table, ...]:
         """A row a column."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar, TypeVar
 
-from fedcore.analytics import codec, glm, newton
-from fedcore.analytics.disclosure import Suppressed
+from fedcore.analytics import codec, glm, local, newton
+from fedcore.analytics.condition import Both, Compare, Condition
+from fedcore.analytics.disclosure import Key, Suppressed
+from fedcore.analytics.query import Query
 from fedcore.analytics.question import STEP, Agreed, Answer, Part, State, Total
 from fedcore.analytics.questions.asked import LEFT_OUT, Withheld
+from fedcore.analytics.questions.concentration import POWERS, powers
 from fedcore.analytics.questions.models import Fit, texts
 from fedcore.analytics.source import Source
 from fedcore.analytics.sums import Sums, number
@@ -85,6 +88,13 @@ class Regression(Fit[Model]):
             "train the model with client-level privacy, or ask contingency tables and histograms"
         )
 
+    def groups_of(self, source: Source) -> tuple[Query, dict[Key, int]]:
+        """Which rows of a site it is over: of those that meet the condition, the ones whose weight is above 0."""
+        if self.asked.weights is None:
+            return super().groups_of(source)
+        query = Query(self.agreed.data, self._weighted(self.asked.weights)).count()
+        return query, {(): local.row_sets(query, source, minimum=None).get((), 0)}
+
     def begin(self) -> State:
         """Before the means are known."""
         return State({"round": START})
@@ -98,6 +108,9 @@ class Regression(Fit[Model]):
             sums = glm.partial_start(columns, self.fit)
         else:
             sums = glm.partial_step(columns, self.fit, before)
+            if not before.rounds:
+                matrix, weight = glm.design(columns, self.fit)
+                sums[POWERS] = powers(before.design(matrix), weight)
         return Part(sums, number(sums["rows"]), self.size, {LEFT_OUT: ()})
 
     def combine(self, total: Total, state: State) -> State:
@@ -110,6 +123,8 @@ class Regression(Fit[Model]):
         kept: _Kept = state.kept
         if self.too_few(number(sums["rows"])):
             return State({}, Withheld(self.few_rows, left_out), done=True)
+        if POWERS in sums and (why := self.few_carry(sums.pop(POWERS))):
+            return State({}, Withheld(why, left_out), done=True)
         after = glm.combine_step(sums, self.fit, kept.state)
         return self._ask(_Kept(after, left_out, sums))
 
@@ -121,6 +136,11 @@ class Regression(Fit[Model]):
         found = glm.result(kept.sums or {}, self.fit, kept.state, confidence=self.asked.confidence)
         table = replace(found, left_out=0).table()
         return self.shows((table,), kept.left_out, plots=self.plots(found.coefficients))
+
+    def _weighted(self, name: str) -> Condition:
+        flag = self.agreed.columns[name].kind == "flag"
+        counts = Compare(name, "=", (True,)) if flag else Compare(name, ">", (0,))
+        return counts if self.condition is None else Both("and", (self.condition, counts))
 
     @property
     def size(self) -> int:

@@ -16,10 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedcore.analytics import evaluate, local, noisy, query_json, sql
-from fedcore.analytics.cells import Form, keys_of, masked
+from fedcore.analytics.cells import OTHER, Form, keys_of, masked
 from fedcore.analytics.columns import problems
 from fedcore.analytics.condition import Condition
 from fedcore.analytics.disclosure import SUPPRESSED, Key
@@ -28,7 +30,7 @@ from fedcore.analytics.partial import Cell, Count, sort_key
 from fedcore.analytics.quantile import NoisySearch, Search
 from fedcore.analytics.query import Query
 from fedcore.analytics.question import STEP, Agreed, Answer, Bounds, Part, Question, State, Total
-from fedcore.analytics.questions import select_site
+from fedcore.analytics.questions import bins, select_site
 from fedcore.analytics.sums import Sums
 from fedcore.analytics.table import Table, Value
 from fedcore.errors import JobError, did_you_mean
@@ -48,7 +50,7 @@ class _Kept:
         around: Per column, what squares are summed around.
         searches: Per place of what is asked and of a group.
         noise: Sums with noise, and its variances.
-        other: Rows whose key is none of the levels.
+        other: Rows whose key is none of the levels, as they may be told.
         sites: In the sum.
     """
 
@@ -97,6 +99,8 @@ class Select(Question):
                 "totals",
                 step=STEP,
             )
+        if agreed.protected and not agreed.private:
+            _refuse_shared(query)
         groups = keys_of(query, agreed.columns, agreed.levels)
         self.form = Form(query, groups)
         squared = tuple(each for each in query.asked if each.statistic in ("variance", "stddev"))
@@ -151,10 +155,24 @@ class Select(Question):
         return cls(agreed, query_json.read(told))
 
     def groups_of(self, source: Source) -> tuple[Query, dict[Key, int]]:
-        """Which rows of a site its groups hold; groups without rows are among them."""
+        """Which rows of a site its groups hold, empty ones too, rows in no group, and bins.
+
+        Under a protected sum bins stand in the place of their groups, for there no two may share a row.
+        """
         fitted = select_site.fitted(self.query, source, self.agreed)
         found = local.row_sets(self.query, fitted, minimum=None)
-        return self.query, {key: found.get(key, 0) for key in self.form.keys}
+        groups = {key: found.get(key, 0) for key in self.form.keys}
+        query = self.query if self.query.groups else replace(self.query, margins=False)
+        of_bins: dict[Key, int] = {}
+        for column, edges in dict.fromkeys((each.column or "", each.edges) for each in self.form.histograms):
+            inside = bins.row_sets(fitted, column, edges)
+            for key, rows in groups.items():
+                told = {f"{column} {edges}, {name}": rows & these for name, these in inside.items()}
+                of_bins |= {(key, name): these for name, these in told.items()}
+        made = of_bins if of_bins and self.agreed.protected else {**groups, **of_bins}
+        if query.groups and not query.margins:
+            made[OTHER,] = reduce(or_, (rows for key, rows in found.items() if key not in groups), 0)
+        return query, made
 
     def lacks_for_privacy(self) -> str | None:
         """Bounds, where there are none."""
@@ -193,6 +211,9 @@ class Select(Question):
             around = select_site.read_centres(told["centres"], self.squares)
             sums, rows = select_site.sums(self.squares, self.query, source, self.agreed, around)
             cells = self.squares.cells
+        if "rows" in sums and self.query.margins and self.query.groups and not self.agreed.protected:
+            # Not told beside totals: one is fewer than any least cell.
+            sums["rows"][-1] = min(sums["rows"][-1], 1)
         if self.agreed.private:
             bounds = noisy.needed(self.form) if told.get("sums") is True else {}
             sums, cells = {name: sums[name] for name in bounds}, {}
@@ -203,7 +224,9 @@ class Select(Question):
                 bounds[f"search.{at}"] = Bounds(0, 1)
             else:
                 cells[f"search.{at}"] = ()
-        return Part(sums, rows, cells=cells, bounds=bounds)
+        # Counts between edges that an asker moves a little tell of the few rows between them.
+        alone = not any(each.searched for each in self.query.asked)
+        return Part(sums, rows, cells=cells, alone=alone, bounds=bounds)
 
     def combine(self, total: Total, state: State) -> State:
         """After a round."""
@@ -240,7 +263,7 @@ class Select(Question):
             return Answer((made,))
         cells = self._with_totals(kept.cells)
         rows = {key: tuple(self._values(key, cells[key], kept)) for key in sorted(cells, key=sort_key)}
-        lost = self._few(kept.other)
+        lost = kept.other is SUPPRESSED
         shown = Table(
             self.query.groups,
             tuple(each.name for each in self.query.asked),
@@ -271,7 +294,8 @@ class Select(Question):
                     for place, count in counts.items()
                     if isinstance(count, int) and count
                 }
-        return _Kept(cells, mask, around, searches, None, self.form.other(total), total.sites)
+        other = evaluate.others(self.query, self.form.other(total), mask, minimum)
+        return _Kept(cells, mask, around, searches, None, other, total.sites)
 
     def _narrowed(
         self, searches: Mapping[int, Mapping[int, Search | NoisySearch]], total: Total
@@ -318,18 +342,26 @@ class Select(Question):
                 made.append(evaluate.value(each, cell, around, self.agreed.minimum))
         return made
 
-    def _few(self, count: Count) -> bool:
-        return not isinstance(count, int) or 0 < count < self.agreed.minimum
-
     def _remarks(self, other: Count) -> tuple[str, ...]:
         made: tuple[str, ...] = ()
-        if self._few(other) or other:
-            shown = SUPPRESSED if self._few(other) else other
-            made = (f"rows in no group, for their key is none of the levels: {shown}",)
+        if other != 0:
+            made = (f"rows in no group, for their key is none of the levels: {other}",)
         if any(each.statistic in ("min", "max") for each in self.query.asked):
             where = f"where the {self.agreed.minimum}th smallest and the {self.agreed.minimum}th largest value lie"
             made += (f"min and max: {where}; no single value is told",)
         return made
+
+
+def _refuse_shared(query: Query) -> None:
+    """Refuse histograms whose bins and groups share rows: sizes of such groups cannot be added over sites and compared."""
+    histograms = {(each.column, each.edges) for each in query.asked if each.statistic == "histogram"}
+    beside = query.groups and any(each.statistic != "histogram" for each in query.asked)
+    if len(histograms) > 1 or (histograms and beside):
+        raise JobError(
+            "under a protected sum a histogram is compared with earlier questions by its bins; allowed: one histogram, and "
+            "with GROUP BY nothing beside it. Cure: ask each histogram in a query of its own",
+            step=STEP,
+        )
 
 
 def _parsed(asked: asks.Question, agreed: Agreed) -> Query:

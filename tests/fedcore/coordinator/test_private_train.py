@@ -127,6 +127,7 @@ def test_without_noise_the_model_is_the_mean_of_clipped_updates_over_all_that_we
     np.testing.assert_allclose(after - started, moved, atol=0.05 / steps)
 
 
+@pytest.mark.slow
 def test_sampling_and_an_adaptive_clip_and_a_server_optimizer(tmp_path: Path) -> None:
     study = Study(tmp_path, sites=5)
     study.job = private_job(

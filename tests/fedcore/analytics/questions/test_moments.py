@@ -39,7 +39,7 @@ def test_describe_is_that_of_the_pooled_rows():
     np.testing.assert_allclose(numbers(found, "mean"), pooled.mean(axis=1), rtol=1e-12)
     np.testing.assert_allclose(numbers(found, "variance"), pooled.var(axis=1, ddof=1), rtol=1e-10)
     assert found.left_out == len(rows()["age"]) - pooled.shape[1]
-    assert f"{found.left_out} rows left out: a value is missing" in found.tables[0].notes
+    assert f"{found.left_out} rows left out: a value is missing or none of the levels" in found.tables[0].notes
 
 
 def test_covariance_correlation_and_components_are_those_of_the_pooled_rows():
@@ -152,7 +152,7 @@ def test_a_few_missing_rows_are_not_counted_aloud():
     data["age"][:3] = np.nan
     found = ask(build("describe", {"columns": ("age",)}), hospitals(data))
     assert found.left_out is None
-    assert "rows left out because a value is missing: suppressed" in found.tables[0].notes
+    assert "rows left out because a value is missing or none of the levels: suppressed" in found.tables[0].notes
     data["age"][:5] = np.nan
     assert ask(build("describe", {"columns": ("age",)}), hospitals(data)).left_out == 5
 
