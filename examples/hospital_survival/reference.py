@@ -34,14 +34,12 @@ class Number:
         head: Column of the answer's table that holds it.
         key: First cells of its row; none where the table has one row.
         value: The number.
-        width: Of the interval about it that the answer promises; 0 where it is exact.
         end: `low` or `high` where the answer holds that end of an interval about it.
     """
 
     head: str
     key: tuple[Any, ...]
     value: float
-    width: float = 0.0
     end: str = ""
 
 
@@ -53,7 +51,7 @@ class Compared:
         question, what: Its place.
         answer: Of the sites; `SUPPRESSED` where it is kept back.
         pooled: Of all rows in one place.
-        width, end: As in `Number`.
+        end: As in `Number`.
         model: Whether it is a coefficient or the like, which is found step by step.
     """
 
@@ -61,7 +59,6 @@ class Compared:
     what: str
     answer: Any
     pooled: float
-    width: float
     end: str
     model: bool
 
@@ -75,14 +72,12 @@ class Compared:
 
     @property
     def holds(self) -> bool:
-        """Whether it is what was promised: 1e-8, of models 1e-6, of quantiles the width; or suppressed."""
+        """Whether it is what was promised: 1e-8, of models 1e-6, of quantiles an end of their interval; or suppressed."""
         if self.answer is SUPPRESSED:
             return True
         if self.end:
             low, high = (self.answer, self.pooled) if self.end == "low" else (self.pooled, self.answer)
             return bool(low <= high)
-        if self.width:
-            return abs(float(self.answer) - self.pooled) <= self.width
         return self.difference <= (1e-6 if self.model else 1e-8)
 
 
@@ -108,7 +103,7 @@ def check(job: AnalyticsJob, name: str, answer: Answered, rows: Columns, places:
         cell = SUPPRESSED if table is None else table.value(number.head, *number.key)
         what = " ".join([number.head, *map(str, number.key)])
         model = question.kind in MODELS
-        found.append(Compared(name, what, cell, number.value, number.width, number.end, model))
+        found.append(Compared(name, what, cell, number.value, number.end, model))
     return found
 
 
@@ -148,7 +143,9 @@ def _quantiles(asked: asks.Quantiles, rows: Columns, places: Places) -> Iterator
     for share, value in zip(
         asked.q, np.quantile(rows[asked.column], asked.q, method="inverted_cdf"), strict=True
     ):
-        yield Number("middle", (share,), float(value), asked.width)
+        # An interval may be wider than asked, where fewer rows than the least cell would lie within.
+        for end in ("low", "high"):
+            yield Number(end, (share,), float(value), end=end)
 
 
 def _contingency(asked: asks.Contingency, rows: Columns, places: Places) -> Iterator[Number]:

@@ -247,13 +247,7 @@ def _beside(compared: Sequence[Compared]) -> Table:
     before = ""
     for each in compared:
         kept = each.answer is SUPPRESSED
-        far = (
-            f"within {each.width:g}"
-            if each.width
-            else each.end
-            if kept or each.end
-            else f"{each.difference:.0e}"
-        )
+        far = each.end if kept or each.end else f"{each.difference:.0e}"
         made.add_row(
             each.question if each.question != before else "",
             each.what,

@@ -36,8 +36,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from fedcore.analytics.disclosure import checked_minimum
+from fedcore.analytics.disclosure import SUPPRESSED, checked_minimum, suppressed_bins
 from fedcore.analytics.overlap import packed, told
 from fedcore.analytics.sums import Ints, Sums
 from fedcore.errors import DataError, JobError, PolicyRefused
@@ -50,6 +51,7 @@ MOST_QUESTIONS = 200
 MOST_SIZES = 1_000_000
 """Numbers in one test, 8 bytes each."""
 GROUPS = "groups"
+Bools = npt.NDArray[np.bool_]
 Earlier = tuple[str, int]
 """Hash of an earlier question, and how many groups it has."""
 
@@ -246,13 +248,15 @@ def _too_many(count: int) -> PolicyRefused:
 # ---- at the coordinator ---------------------------------------------------------------------------------------------
 
 
-def refuse_isolating(total: Sums, earlier: Sequence[Earlier], minimum: int) -> None:
+def refuse_isolating(total: Sums, earlier: Sequence[Earlier], minimum: int, block: int = 0) -> None:
     """Refuse a question that would tell of a few rows by its difference to an earlier one.
 
     Args:
         total: What the sites' `sizes` add up to.
         earlier: The list that the sites had.
         minimum: Fewest rows, the largest of all sites' least cells.
+        block: How many groups of the new question in a row are bins of one histogram and its missing values; 0: none. An
+            earlier question says it at the end of its hash.
 
     Raises:
         PolicyRefused: It would; the earlier question is named.
@@ -269,7 +273,10 @@ def refuse_isolating(total: Sums, earlier: Sequence[Earlier], minimum: int) -> N
             ) from error
         if old.shape != (count,) or shared.shape != (*groups.shape, count):
             raise JobError(f"the sites' sizes are not those of earlier question {name[:12]}", step=STEP)
-        if _isolates(groups, old, shared, minimum) or _isolates(old, groups, shared.T, minimum):
+        new, known = _shown(groups, block, minimum), _shown(old, _block(name), minimum)
+        if _isolates(groups, old, shared, new, known, minimum) or _isolates(
+            old, groups, shared.T, known, new, minimum
+        ):
             raise PolicyRefused(
                 f"with the earlier question {name[:12]} this one would tell of fewer than {minimum} rows; allowed: "
                 f"differences of {minimum} rows or more, or none. Cure: ask the same groups again, or coarser ones",
@@ -283,18 +290,33 @@ def _rounded(values: np.ndarray) -> Ints:
     return made
 
 
-def _isolates(one: Ints, other: Ints, shared: Ints, minimum: int) -> bool:
+def _block(name: str) -> int:
+    """What stands behind the hash of a question."""
+    word = _base(name).partition("-")[2]
+    return int(word) if word.isdecimal() and len(word) < 6 else 0
+
+
+def _shown(sizes: Ints, block: int, minimum: int) -> Bools:
+    """Which groups are told: not small ones, and no bins from which and the sum of all a small one would follow."""
+    made: Bools = sizes >= minimum
+    for start in range(0, len(sizes) - block + 1, block) if block else ():
+        bins = suppressed_bins(sizes[start : start + block - 1].tolist(), minimum)
+        made[start : start + block - 1] &= [each is not SUPPRESSED for each in bins]
+    return made
+
+
+def _isolates(one: Ints, other: Ints, shared: Ints, shown: Bools, known: Bools, minimum: int) -> bool:
     """Whether a group of the one question, or all its groups, and groups of the other differ by a few rows.
 
-    Groups of fewer rows than the minimum are suppressed in the answers, and count in the whole only.
+    Groups that are suppressed in the answers count in the whole only.
 
     Args:
         one: (n,) sizes of the one's groups, none of which share rows.
         other: (m,) of the other's.
         shared: (n, m) of what they share.
+        shown, known: (n,) and (m,), which are told.
         minimum: Fewest rows.
     """
-    shown, known = one >= minimum, other >= minimum
     rows = np.concatenate([one[shown], [one[shown].sum(), one.sum()]])
     common = np.vstack([shared[shown], shared[shown].sum(axis=0), shared.sum(axis=0)])
     told = rows >= minimum
@@ -312,4 +334,8 @@ def _isolates(one: Ints, other: Ints, shared: Ints, minimum: int) -> bool:
             np.where(everything == rows, whole - rows, 0),
         ]
     )
-    return bool(((apart > 0) & (apart < minimum)).any())
+    # A bin that is hidden for a small one's sake, and that the other tells.
+    for_others = ~shown & (one >= minimum)
+    left = one[~shown].sum() - shared[~shown][:, known].sum()
+    undone = shared[for_others][:, known].any() and 0 < left < minimum
+    return bool(((apart > 0) & (apart < minimum)).any() or undone)

@@ -2,7 +2,8 @@
 
 A quantile here is a value that stands in a row: the k-th smallest of n, k = ceil(p n) (the inverse of the distribution
 function). Each round counts the rows between edges, keeps the bin that the k-th row lies in, and cuts it again, until the
-bin is no wider than asked. The value lies in that bin: above `low` and at most `high`, or at `low` where that is the
+bin is no wider than asked, or, where a least number of rows is given, until fewer would lie within: the search then ends
+with the smallest half, quarter and so on of the bins that holds as many. The value lies in that bin: above `low` and at most `high`, or at `low` where that is the
 lower bound asked for.
 
 What leaves a site: a histogram of b bins, b + 3 counts; a round of a search for q quantiles, q (b + 2) + 2 counts. The last
@@ -75,6 +76,7 @@ class Search:
         rows: Found in the last round.
         left_out: Rows that missed a value.
         rounds: So far.
+        stopped: (q,) whether each ended because fewer rows than the least would lie within; empty before a round.
     """
 
     name: str
@@ -87,11 +89,13 @@ class Search:
     rows: int = 0
     left_out: int = 0
     rounds: int = 0
+    stopped: tuple[bool, ...] = ()
 
     @property
     def done(self) -> bool:
-        """Whether each bin is narrow enough."""
-        return self.rounds > 0 and bool((self.high - self.low <= self.width).all())
+        """Whether each bin is as narrow as it is to be."""
+        narrow = self.high - self.low <= self.width
+        return self.rounds > 0 and bool((narrow | np.array(self.stopped or (False,))).all())
 
     @property
     def middle(self) -> Floats:
@@ -209,8 +213,13 @@ def partial_quantiles(columns: Columns, state: Search, *, missing: Missing = "re
     return {**rows.counts(), "counts": counts}
 
 
-def combine_quantiles(total: Sums, state: Search) -> Search:
+def combine_quantiles(total: Sums, state: Search, least: int = 0) -> Search:
     """What is known after a round; ask again until it is `done`.
+
+    Args:
+        total: Of `partial_quantiles`, added over sites.
+        state: That the sites were told.
+        least: Rows that an interval holds at least, if as many lie within the bounds.
 
     Raises:
         DataError: No site has a row, or a quantile lies outside the bounds.
@@ -219,6 +228,7 @@ def combine_quantiles(total: Sums, state: Search) -> Search:
     if rows <= 0:
         raise DataError("no site has a complete row; allowed: at least one in all", step=STEP)
     low, high, first = state.low.copy(), state.high.copy(), list(state.first)
+    stopped = [False] * len(state.shares)
     for place, (share, edges) in enumerate(zip(state.shares, state.edges(), strict=True)):
         so_far = np.cumsum(total["counts"][place])
         # A product such as 0.1 * 30 is a little above 3 in floats; the third row is meant.
@@ -231,8 +241,10 @@ def combine_quantiles(total: Sums, state: Search) -> Search:
                 f"{state.high[place]:g}. Cure: ask with wider bounds",
                 step=STEP,
             )
-        low[place], high[place] = edges[found - 1], edges[found]
-        first[place] = state.first[place] and found == 1
+        begin, end = _block(so_far, found, state.cuts, least)
+        low[place], high[place] = edges[begin], edges[end]
+        first[place] = state.first[place] and begin == 0
+        stopped[place] = end - begin > 1
     return replace(
         state,
         low=low,
@@ -241,4 +253,20 @@ def combine_quantiles(total: Sums, state: Search) -> Search:
         rows=rows,
         left_out=number(total["left_out"]),
         rounds=state.rounds + 1,
+        stopped=tuple(stopped),
     )
+
+
+def _block(so_far: Ints, found: int, cuts: int, least: int) -> tuple[int, int]:
+    """First and last edge of the bins, one or an aligned power of two of them, that hold the least number of rows.
+
+    Halves of halves and not the nearest bins: where those end would tell where the nearest rows lie.
+    """
+    size = 1
+    while size < cuts:
+        begin = (found - 1) // size * size
+        end = min(begin + size, cuts)
+        if so_far[end] - so_far[begin] >= least:
+            return begin, end
+        size *= 2
+    return 0, cuts

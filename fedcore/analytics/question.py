@@ -241,9 +241,15 @@ class Question(ABC):
 
     @property
     def hash(self) -> str:
-        """SHA-256 of what is asked of which data set, hex."""
+        """SHA-256 of what is asked of which data set, hex; where groups are bins, `-` and `block` after it."""
         told = {"kind": self.kind, "data": self.agreed.data, "asked": self.to_json()}
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        made = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        return f"{made}-{self.block}" if self.block else made
+
+    @property
+    def block(self) -> int:
+        """How many of the groups of `groups_of`, in a row, are the bins of one histogram and its missing values; 0: none."""
+        return 0
 
     def groups_of(self, source: Source) -> tuple[Query, dict[Key, int]]:
         """Which rows of a site its groups hold, so that differences with other questions can be looked at.

@@ -21,7 +21,7 @@ _HERE: dict[str, str] = {
     "contingency": "tables:Contingency",
     "odds": "tables:Odds",
     "histogram": "counts:Histogram",
-    "quantiles": "counts:Quantiles",
+    "quantiles": "narrowing:Quantiles",
     "heavy_hitters": "counts:HeavyHitters",
     "linear": "regression:Linear",
     "logistic": "regression:Logistic",

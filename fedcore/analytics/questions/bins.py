@@ -8,8 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fedcore.analytics.disclosure import SUPPRESSED, suppressed_bins
+from fedcore.analytics.query import Query
+from fedcore.analytics.question import STEP
 from fedcore.analytics.site_rows import columns_of
 from fedcore.analytics.source import Source
+from fedcore.errors import JobError
 
 
 def row_sets(source: Source, column: str, edges: Sequence[float]) -> dict[str, int]:
@@ -29,6 +33,30 @@ def row_sets(source: Source, column: str, edges: Sequence[float]) -> dict[str, i
     places[np.isnan(values)] = len(edges) + 1
     names = ("below", *(f"bin {place}" for place in range(1, len(edges))), "above", "missing")
     return {name: _bits(places == place) for place, name in enumerate(names)}
+
+
+def told(sets: dict[str, int], minimum: int) -> dict[str, int]:
+    """Of what `row_sets` gave, the bins that are told where this site is seen alone; and what misses a value."""
+    names = list(sets)[:-1]
+    shown = suppressed_bins([sets[name].bit_count() for name in names], minimum)
+    hidden = {name for name, count in zip(names, shown, strict=True) if count is SUPPRESSED}
+    return {name: rows for name, rows in sets.items() if name not in hidden}
+
+
+def refuse_shared(query: Query) -> None:
+    """Refuse histograms whose bins and groups share rows: sizes of such groups cannot be added over sites and compared.
+
+    Raises:
+        JobError: There are several, or one beside other aggregates of groups.
+    """
+    histograms = {(each.column, each.edges) for each in query.asked if each.statistic == "histogram"}
+    beside = query.groups and any(each.statistic != "histogram" for each in query.asked)
+    if len(histograms) > 1 or (histograms and beside):
+        raise JobError(
+            "under a protected sum a histogram is compared with earlier questions by its bins; allowed: one histogram, and "
+            "with GROUP BY nothing beside it. Cure: ask each histogram in a query of its own",
+            step=STEP,
+        )
 
 
 def _numbers(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

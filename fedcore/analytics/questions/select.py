@@ -100,7 +100,7 @@ class Select(Question):
                 step=STEP,
             )
         if agreed.protected and not agreed.private:
-            _refuse_shared(query)
+            bins.refuse_shared(query)
         groups = keys_of(query, agreed.columns, agreed.levels)
         self.form = Form(query, groups)
         squared = tuple(each for each in query.asked if each.statistic in ("variance", "stddev"))
@@ -164,15 +164,24 @@ class Select(Question):
         groups = {key: found.get(key, 0) for key in self.form.keys}
         query = self.query if self.query.groups else replace(self.query, margins=False)
         of_bins: dict[Key, int] = {}
-        for column, edges in dict.fromkeys((each.column or "", each.edges) for each in self.form.histograms):
+        for (column, edges), called in {
+            (each.column or "", each.edges): each.name for each in self.form.histograms
+        }.items():
             inside = bins.row_sets(fitted, column, edges)
             for key, rows in groups.items():
-                told = {f"{column} {edges}, {name}": rows & these for name, these in inside.items()}
-                of_bins |= {(key, name): these for name, these in told.items()}
+                here = {name: rows & these for name, these in inside.items()}
+                kept = here if self.agreed.protected else bins.told(here, self.agreed.minimum)
+                of_bins |= {(key, f"{called} {name}"): these for name, these in kept.items()}
         made = of_bins if of_bins and self.agreed.protected else {**groups, **of_bins}
         if query.groups and not query.margins:
             made[OTHER,] = reduce(or_, (rows for key, rows in found.items() if key not in groups), 0)
         return query, made
+
+    @property
+    def block(self) -> int:
+        """Bins of the histogram, with those below, above and missing, under a protected sum."""
+        one = self.form.histograms[:1] if self.agreed.protected and not self.agreed.private else ()
+        return sum(len(each.edges) + 2 for each in one)
 
     def lacks_for_privacy(self) -> str | None:
         """Bounds, where there are none."""
@@ -211,7 +220,8 @@ class Select(Question):
             around = select_site.read_centres(told["centres"], self.squares)
             sums, rows = select_site.sums(self.squares, self.query, source, self.agreed, around)
             cells = self.squares.cells
-        if "rows" in sums and self.query.margins and self.query.groups and not self.agreed.protected:
+        seen = not (self.agreed.protected or self.agreed.private)
+        if seen and "rows" in sums and self.query.margins and self.query.groups:
             # Not told beside totals: one is fewer than any least cell.
             sums["rows"][-1] = min(sums["rows"][-1], 1)
         if self.agreed.private:
@@ -350,18 +360,6 @@ class Select(Question):
             where = f"where the {self.agreed.minimum}th smallest and the {self.agreed.minimum}th largest value lie"
             made += (f"min and max: {where}; no single value is told",)
         return made
-
-
-def _refuse_shared(query: Query) -> None:
-    """Refuse histograms whose bins and groups share rows: sizes of such groups cannot be added over sites and compared."""
-    histograms = {(each.column, each.edges) for each in query.asked if each.statistic == "histogram"}
-    beside = query.groups and any(each.statistic != "histogram" for each in query.asked)
-    if len(histograms) > 1 or (histograms and beside):
-        raise JobError(
-            "under a protected sum a histogram is compared with earlier questions by its bins; allowed: one histogram, and "
-            "with GROUP BY nothing beside it. Cure: ask each histogram in a query of its own",
-            step=STEP,
-        )
 
 
 def _parsed(asked: asks.Question, agreed: Agreed) -> Query:

@@ -117,7 +117,8 @@ class KaplanMeier(Asked[asks.KaplanMeier]):
         )
         tables = [self._medians(cut, found, few), self._steps(cut)]
         if self._ranked:
-            tables.append(self._log_rank(total.sums, few))
+            test = self._log_rank(total.sums, few)
+            tables.append(_without_counts(test) if _late(cut, found, few).any() else test)
         return self.shows(tables, left_out, notes=notes, plots=_picture(cut))
 
     @property
@@ -144,9 +145,11 @@ class KaplanMeier(Asked[asks.KaplanMeier]):
         """A row a group; where a cut curve has not come to a half, what comes then is not told."""
         whole = found.table()
         rows: list[tuple[Cell, ...]] = []
-        for row, all_, curve, bad in zip(cut.table().rows, whole.rows, cut.curves, few.tolist(), strict=True):
+        parts = (cut.table().rows, whole.rows, cut.curves, few.tolist(), _late(cut, found, few).tolist())
+        for row, all_, curve, bad, late in zip(*parts, strict=True):
             told = [SUPPRESSED if curve.cut and cell == np.inf else cell for cell in row[3:]]
-            rows.append((row[0], *(SUPPRESSED,) * 5) if bad else (*all_[:3], *told))
+            counts = (*all_[:2], SUPPRESSED if late else all_[2])
+            rows.append((row[0], *(SUPPRESSED,) * 5) if bad else (*counts, *told))
         return replace(whole, rows=tuple(rows))
 
     def _steps(self, cut: survival.SurvivalResult) -> Table:
@@ -202,6 +205,24 @@ class KaplanMeier(Asked[asks.KaplanMeier]):
             *(("there is no log-rank test, which knows nothing of the noise",) if self._ranked else ()),
         )
         return self.shows((found.table(), found.steps()), None, notes=notes, plots=_picture(found))
+
+
+def _late(cut: survival.SurvivalResult, found: survival.SurvivalResult, few: Mask) -> Mask:
+    """(g,) groups that are shown and have events after the end of their curve.
+
+    All their events minus those of the steps shown would be the events of the rows left at the end, which are few.
+    """
+    pairs = zip(cut.curves, found.curves, strict=True)
+    late = [each.cut and each.events.sum() != whole.events.sum() for each, whole in pairs]
+    return np.array(late, bool) & ~few
+
+
+def _without_counts(test: Table) -> Table:
+    """A log-rank test without the events of its groups; observed ones of all groups are as many as expected ones."""
+    if test.heads != ("group", "events", "expected"):
+        return test
+    back = ((row[0], SUPPRESSED, SUPPRESSED) if any(row[1:]) else row for row in test.rows)
+    return replace(test, rows=tuple(back))
 
 
 def _rising(counts: Floats) -> Floats:

@@ -94,7 +94,7 @@ class Desk:
         request = request.model_copy(update={"cohort": len(nodes)})
         if earlier:
             sizes, _ = self._summed(request, {EARLIER: earlier}, nodes, made)
-            overlap_sums.refuse_isolating(sizes, earlier, agreed.minimum)
+            overlap_sums.refuse_isolating(sizes, earlier, agreed.minimum, question.block)
         state, source = question.begin(), empty_source(agreed, question.columns)
         while not state.done:
             made.rounds += 1

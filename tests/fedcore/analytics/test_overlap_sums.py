@@ -291,3 +291,44 @@ def test_sizes_of_another_list_are_refused(tmp_path: Path, spoil: str) -> None:
         refuse_isolating(told, [("h", 2)], 5)
     with pytest.raises(JobError, match="minimum cell 2"):
         refuse_isolating(told, [("h", 1)], 2)
+
+
+# ---- bins -------------------------------------------------------------------------------------------------------
+
+
+def compared(one: list[int], other: list[int], earlier: str, block: int) -> None:
+    """Test a question against an earlier one; rows as set bits."""
+    shared = [[(a & b).bit_count() for b in other] for a in one]
+    told = {
+        "groups": np.array([a.bit_count() for a in one]),
+        "earlier 0": np.array([b.bit_count() for b in other]),
+        "shared 0": np.array(shared).reshape(len(one), len(other)),
+    }
+    refuse_isolating(told, [(earlier, len(other))], 5, block)
+
+
+def test_a_small_bin_is_hidden_by_another_from_who_knows_the_number_of_rows() -> None:
+    # Bins of 3, 30, 120 and 81 rows, and none missing: the 30 are suppressed with the 3.
+    bins = [span(0, 3), span(3, 33), span(33, 153), span(153, 234), 0]
+    compared(bins, [span(0, 234)], "all", 5)
+    compared([span(0, 234)], bins, "bins-5", 0)
+    # Without a block they are groups, of which only the small one is suppressed.
+    with pytest.raises(PolicyRefused, match="fewer than 5 rows"):
+        compared([span(0, 234)], bins, "groups", 0)
+
+
+def test_another_histogram_does_not_tell_the_bin_that_hides_a_small_one() -> None:
+    one = [span(0, 3), span(3, 33), span(33, 153), span(153, 234), 0]
+    # Here the 30 are told, for one of 6 hides the 3.
+    other = [span(0, 3), span(33, 39), span(3, 33), span(39, 234), 0]
+    for new, old in ((one, other), (other, one)):
+        with pytest.raises(PolicyRefused, match="fewer than 5 rows"):
+            compared(new, old, "old-5+1", 5)
+    compared(one, one, "old-5", 5)
+
+
+def test_moved_edges_are_refused() -> None:
+    one, other = ([0, span(0, middle), span(middle, 200), 0, 0] for middle in (100, 104))
+    with pytest.raises(PolicyRefused, match="fewer than 5 rows"):
+        compared(other, one, "old-5", 5)
+    compared([0, span(0, 105), span(105, 200), 0, 0], one, "old-5", 5)

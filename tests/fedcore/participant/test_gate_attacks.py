@@ -167,32 +167,34 @@ def table(result: dict[str, Any], name: str) -> Any:
     return answer["tables"][0]["rows"] if answer["tables"] else None
 
 
-@hole("covariance with a column of 0 and 1 that one row has is shown, and gives that row's values")
 def test_a_covariance_does_not_tell_the_value_of_a_row(hospitals) -> None:
     columns = {"columns": ["rare", "salary"]}
     result = hospitals.ask({"c": {"covariance": columns}, "d": {"describe": columns}})
     cov, about = table(result, "c"), table(result, "d")
+    if "salary" not in cov[0] or "sum" not in about[0]:
+        assert cov == [{"result": {"suppressed": True}}]
+        return
     n = about[0]["rows"]
     found = cov[0]["salary"] * (n - 1) + about[0]["sum"] * about[1]["sum"] / n
     assert found != pytest.approx(hospitals.rows["site-0"]["salary"][0], abs=0.01)
 
 
-@hole("a value that one row has is looked for in columns of 0 and 1 only, not of 1 and 2")
 def test_a_regression_does_not_tell_the_value_of_a_row(hospitals) -> None:
     rows = table(hospitals.ask({"l": {"linear": {"response": "salary", "columns": ["code"]}}}), "l")
+    if "coefficient" not in rows[0]:
+        assert rows == [{"result": {"suppressed": True}}]
+        return
     found = rows[0]["coefficient"] + 2 * rows[1]["coefficient"]
     assert found != pytest.approx(hospitals.rows["site-0"]["salary"][0], abs=0.01)
 
 
-@hole("rows of weight 0 count towards the fewest rows")
 def test_weights_do_not_make_a_model_of_a_few_rows(hospitals) -> None:
     ask = {"w": {"linear": {"response": "salary", "columns": ["time"], "weights": "pick"}}}
-    rows = table(hospitals.ask(ask), "w")
-    assert len(rows) == 1
+    with pytest.raises(PolicyRefused, match="at least 10 rows; there are fewer"):
+        hospitals.ask(ask)
 
 
 @pytest.mark.parametrize("protocol", ["secagg+", "none"])
-@hole("bins are not among the groups that are compared with earlier questions")
 def test_histograms_with_moved_edges_do_not_single_out_rows(hospitals, protocol) -> None:
     asked = [{"histogram": {"column": "salary", "edges": [0, middle, 9000]}} for middle in (3000, 3010)]
     result = hospitals.ask({"one": asked[0], "two": asked[1]}, protection={"secure_aggregation": protocol})
@@ -200,23 +202,19 @@ def test_histograms_with_moved_edges_do_not_single_out_rows(hospitals, protocol)
     assert two is None or not 0 < abs(two[0]["rows"] - one[0]["rows"]) < 5
 
 
-@hole("rows of no level are told beside a suppressed group, and are not among those compared")
 def test_rows_in_no_group_do_not_tell_a_suppressed_group(hospitals) -> None:
     result = hospitals.ask(
-        {"n": "SELECT count(*) FROM study", "g": "SELECT kind, count(*) FROM study GROUP BY kind"},
+        {"g": "SELECT kind, count(*) FROM study GROUP BY kind", "n": "SELECT count(*) FROM study"},
         levels={"kind": ["a", "b"]},
     )
     told = result["answers"]["g"]["tables"][0]
     shown = [row["values"]["count(*)"] for row in told["rows"]]
     other = [note.rpartition(": ")[2] for note in told["notes"] if "no group" in note]
-    every = table(result, "n")[0]["values"]["count(*)"]
-    assert shown[0] == {"suppressed": True}
-    assert not other[0].isdigit() or every - shown[1] - int(other[0]) != 3
+    assert shown[0] == {"suppressed": True} and other == ["suppressed"]
+    # All rows, without those of the other two groups, would be the suppressed one.
+    assert table(result, "n") is None
 
 
-@hole(
-    "a quantile of kind `quantiles` narrows to a single row's value; that of SQL keeps the least cell within"
-)
 def test_a_quantile_holds_no_fewer_rows_than_the_least_cell(hospitals) -> None:
     ask = {"quantiles": {"column": "salary", "q": [0.5], "low": 0, "high": 10000, "width": 0.001}}
     (row,) = table(hospitals.ask({"q": ask}), "q")

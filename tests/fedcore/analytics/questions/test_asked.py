@@ -160,3 +160,23 @@ def test_suppressed_is_a_value_of_its_own_in_print_csv_and_json():
 def test_rows_are_those_of_all_hospitals():
     assert sum(each.rows.num_rows for each in hospitals()) == len(rows()["age"])
     assert np.isnan(rows()["inst"]).sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ({"sql": "SELECT dead, count(*) FROM lung GROUP BY dead"}, ()),
+        ({"sql": "SELECT dead, sex, count(*) FROM lung GROUP BY dead, sex"}, ("sex",)),
+        ({"kaplan_meier": {"time": "time", "event": "status", "end": 900, "unit": 30, "by": "dead"}}, ()),
+        (
+            {"kaplan_meier": {"time": "time", "event": "status", "end": 900, "unit": 30, "by": "ecog"}},
+            ("ecog",),
+        ),
+    ],
+)
+def test_values_of_flags_need_not_be_asked_for(said, wanted):
+    common = agreed(levels={})
+    asked = asks.Question.model_validate(said)
+    assert questions.keys_wanted(asked, common) == wanted
+    if not wanted:
+        assert questions.build(asked, common)

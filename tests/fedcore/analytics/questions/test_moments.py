@@ -27,6 +27,11 @@ from tests.fedcore.analytics.questions.asking import (
 NAMES = ("age", "ph.karno", "wt.loss")
 
 
+def one(*values: float | str) -> dict:
+    """An array as it is told."""
+    return {"dtype": "float64", "shape": [len(values)], "values": list(values)}
+
+
 def complete(*names: str) -> np.ndarray:
     pooled = np.stack([rows()[name] for name in names])
     return pooled[:, ~np.isnan(pooled).any(axis=0)]
@@ -39,7 +44,9 @@ def test_describe_is_that_of_the_pooled_rows():
     np.testing.assert_allclose(numbers(found, "mean"), pooled.mean(axis=1), rtol=1e-12)
     np.testing.assert_allclose(numbers(found, "variance"), pooled.var(axis=1, ddof=1), rtol=1e-10)
     assert found.left_out == len(rows()["age"]) - pooled.shape[1]
-    assert f"{found.left_out} rows left out: a value is missing or none of the levels" in found.tables[0].notes
+    assert (
+        f"{found.left_out} rows left out: a value is missing or none of the levels" in found.tables[0].notes
+    )
 
 
 def test_covariance_correlation_and_components_are_those_of_the_pooled_rows():
@@ -117,6 +124,27 @@ def test_the_mean_of_a_small_group_is_not_told_to_the_sites():
     assert centre[3] == 0.0 and min(centre[:3]) > 50
 
 
+@pytest.mark.parametrize("codes", [(0.0, 1.0), (1.0, 2.0), (-7e5, 3e6), (100000.0, 100001.0)])
+@pytest.mark.parametrize("kind", ["describe", "covariance", "correlation", "components"])
+def test_columns_in_which_few_rows_stand_out_are_not_told_of(kind: str, codes: tuple):
+    data = rows()
+    for few, suppressed in ((1, True), (4, True), (5, False), (-4, True), (-5, False)):
+        rare = np.roll(np.arange(len(data["age"])), 3) < few % len(data["age"])
+        data["frail"] = np.where(rare, codes[1], codes[0])
+        found = ask(build(kind, {"columns": ("frail", "age")}), hospitals(data))
+        assert all_suppressed(found) is suppressed
+        if suppressed:
+            assert "fewer than 5 rows carry the variance of frail" in found.tables[0].notes[0]
+
+
+def test_one_far_row_is_not_told_of_by_a_covariance():
+    data = rows()
+    data["frail"] = data["age"] / 100
+    data["frail"][5] = 20.0
+    assert all_suppressed(ask(build("covariance", {"columns": ("age", "frail")}), hospitals(data)))
+    assert not all_suppressed(ask(build("describe", {"columns": ("age", "frail")}), hospitals(data)))
+
+
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
@@ -152,7 +180,9 @@ def test_a_few_missing_rows_are_not_counted_aloud():
     data["age"][:3] = np.nan
     found = ask(build("describe", {"columns": ("age",)}), hospitals(data))
     assert found.left_out is None
-    assert "rows left out because a value is missing or none of the levels: suppressed" in found.tables[0].notes
+    assert (
+        "rows left out because a value is missing or none of the levels: suppressed" in found.tables[0].notes
+    )
     data["age"][:5] = np.nan
     assert ask(build("describe", {"columns": ("age",)}), hospitals(data)).left_out == 5
 
@@ -189,9 +219,16 @@ def test_what_cannot_be_asked_is_refused_with_words(kind: str, said: dict, messa
         {"round": ["moments"]},
         {"round": "moments"},
         {"round": "moments", "state": {"centre": [1.0]}},
-        {"round": "moments", "state": {"centre": {"dtype": "float64", "shape": [2], "values": [1.0, 2.0]}}},
-        {"round": "moments", "state": {"centre": {"dtype": "float64", "shape": [1], "values": ["nan"]}}},
-        {"round": "moments", "state": {"centre": {"dtype": "int64", "shape": [1], "values": [1]}}},
+        {"round": "moments", "state": {"centre": one(1.0)}},
+        {"round": "moments", "state": {"centre": one(1.0, 2.0), "scale": one(1.0)}},
+        {"round": "moments", "state": {"centre": one("nan"), "scale": one(1.0)}},
+        {"round": "moments", "state": {"centre": one(1.0), "scale": one(1.0, 1.0)}},
+        {"round": "moments", "state": {"centre": one(1.0), "scale": one(0.0)}},
+        {"round": "moments", "state": {"centre": one(1.0), "scale": one("inf")}},
+        {
+            "round": "moments",
+            "state": {"centre": {"dtype": "int64", "shape": [1], "values": [1]}, "scale": one(1.0)},
+        },
     ],
 )
 def test_a_round_that_is_none_is_refused(told: dict):

@@ -87,6 +87,73 @@ def test_a_model_in_which_a_flag_marks_few_rows_is_suppressed():
             assert all_suppressed(found) and "a value of frail" in found.tables[0].notes[0]
 
 
+@pytest.mark.parametrize("codes", [(1.0, 2.0), (2.0, 1.0), (-3e4, 5e6)])
+def test_a_model_in_which_few_rows_stand_out_is_suppressed_whatever_their_code(codes: tuple):
+    data = rows()
+    for few, suppressed in ((1, True), (4, True), (5, False), (40, False)):
+        rare = np.random.default_rng(few).permutation(len(data["age"])) < few
+        data["frail"] = np.where(rare, codes[1], codes[0])
+        for kind, said in (
+            ("linear", {"response": "age", "columns": ("sex", "frail")}),
+            ("linear", {"response": "age", "columns": ("sex", "frail"), "intercept": False}),
+            ("logistic", {"response": "woman", "columns": ("age", "frail")}),
+            ("poisson", {"response": "time", "columns": ("age", "frail")}),
+            ("cox", {"time": "time", "event": "status", "covariates": ("sex", "frail")}),
+            (
+                "cox",
+                {
+                    "time": "time",
+                    "event": "status",
+                    "covariates": ("sex", "frail"),
+                    "strata": "none",
+                    "end": 1100,
+                    "unit": 50,
+                },
+            ),
+        ):
+            if few > 1 and not suppressed and kind in ("logistic", "poisson", "cox") and few < 40:
+                continue  # five rows may all have one outcome
+            found = ask(build(kind, said), hospitals(data))
+            assert all_suppressed(found) is suppressed, (kind, few)
+            if suppressed:
+                assert "fewer than 5 rows carry the variance of frail" in found.tables[0].notes[0]
+
+
+@pytest.mark.parametrize("some", [np.array([1.0]), np.array([1.0, 1e-9]), np.array([1e6, 1.0])])
+def test_weights_that_few_rows_have_choose_no_rows(some: np.ndarray):
+    data = rows()
+    data["frail"] = np.full(len(data["age"]), some[-1] if len(some) > 1 else 0.0)
+    data["frail"][:3] = some[0]
+    for family in FAMILIES:
+        said = {
+            "response": "status" if family == "logistic" else "time",
+            "columns": ("age",),
+            "weights": "frail",
+        }
+        assert all_suppressed(ask(build(family, said), hospitals(data)))
+
+
+def test_rows_of_weight_0_are_none_of_the_model():
+    data = rows()
+    data["frail"] = (np.arange(len(data["age"])) % 3).astype(float)
+    asked = build(
+        "linear", {"response": "time", "columns": ("age",), "weights": "frail", "where": "age > 50"}
+    )
+    found = ask(asked, hospitals(data))
+    kept = (data["frail"] > 0) & (data["age"] > 50)
+    want = sm.WLS(data["time"][kept], sm.add_constant(data["age"][kept]), data["frail"][kept]).fit()
+    np.testing.assert_allclose(numbers(found, "coefficient"), want.params, rtol=1e-8)
+    assert found.tables[0].notes[0].startswith(f"{kept.sum()} rows")
+    site = hospitals(data)[0]
+    query, groups = asked.groups_of(site)
+    here = site.rows.to_pydict()
+    for place, (age, weight) in enumerate(zip(here["age"], here["frail"], strict=True)):
+        assert bool(groups[()] >> place & 1) == (age > 50 and weight > 0)
+    assert "frail > 0" in query.text
+    flagged = build("linear", {"response": "time", "columns": ("age",), "weights": "dead"})
+    assert flagged.groups_of(site)[1][()].bit_count() == sum(site.rows.to_pydict()["dead"])
+
+
 @pytest.mark.parametrize("levels", [("male", "female", "other"), ("other", "male", "female")])
 def test_a_level_that_no_row_has_is_named(levels: tuple):
     common = agreed(levels={"gender": levels})

@@ -106,25 +106,57 @@ def test_rows_whose_key_is_no_level_are_counted_apart_and_in_no_total() -> None:
     interval = made.value("quantile(age, 0.5)", ALL)
     exact = np.quantile(some.age.dropna(), 0.5, method="inverted_cdf")
     assert isinstance(interval, Interval) and interval.low <= exact < interval.high
-    assert f"rows in no group, for their key is none of the levels: {(frame.stage > 1).sum()}" in made.notes
+    said = "rows in no group, for their key is none of the levels:"
+    assert f"{said} suppressed" in made.notes  # beside totals
+    plain = asked(START.group_by("stage").count(), parts(frame, 3), minimum=5, levels={"stage": [0, 1]})
+    assert f"{said} {(frame.stage > 1).sum()}" in plain.notes
     few = pd.DataFrame({"stage": [0] * 20 + [7] * 3})
     question = Select.of(START.group_by("stage").count(), agreed(few, {"stage": [0]}, minimum=5))
     answer = run(question, [source(few)], 5)
     assert "none of the levels: suppressed" in answer.tables[0].notes[1] and answer.suppressed == 1
 
 
+@pytest.mark.parametrize("seen", ["sum", "site"])
+def test_rows_in_no_group_are_not_told_beside_a_suppressed_group(seen: str) -> None:
+    # With the number of all rows, 43, they would tell that stage 0 has 3.
+    frame = pd.DataFrame({"stage": [0] * 3 + [1] * 20 + [2] * 20})
+    for levels, said in (([0, 1], "suppressed"), ([1], "23")):
+        made = asked(START.group_by("stage").count(), [frame], 5, seen, levels={"stage": levels})
+        assert f"none of the levels: {said}" in " ".join(made.notes)
+
+
+@pytest.mark.parametrize("rows", [3, 40])
+def test_a_site_seen_alone_does_not_tell_rows_in_no_group_beside_totals(rows: int) -> None:
+    frame = pd.DataFrame({"stage": [0] * 30 + [2] * rows})
+    about = agreed(frame, {"stage": [0]}, minimum=5, protected=False)
+    question = Select.of(START.group_by("stage").count().totals(), about)
+    told = added(question, [question.partial(source(frame), question.begin())], 5)
+    assert told.hidden["rows"].tolist() == [False, False, True] and told.sums["rows"][-1] == 0
+
+
+@pytest.mark.parametrize("query", [START.quantile("age"), START.min("age"), START.count().max("age")])
+def test_counts_between_edges_leave_a_site_in_a_protected_sum_or_with_noise_only(query: Query) -> None:
+    frame = people(1, 200)
+    with pytest.raises(PolicyRefused, match="in a protected sum only"):
+        asked(query, [frame], seen="site")
+    assert asked(query, [frame]).rows
+    # A coordinator that begins with edges gets no further.
+    question = Select.of(query, agreed(frame, protected=False))
+    at = len(query.asked) - 1
+    for middle in (52.0, 54.0):
+        part = question.partial(source(frame), State({"edges": {str(at): [[0, [0.0, middle, 100.0]]]}}))
+        assert not part.alone and f"search.{at}" in part.sums
+
+
 @settings(deadline=None, max_examples=12)
-@given(st.integers(0, 10**6), st.sampled_from(["sum", "site"]), st.booleans())
-def test_the_lowest_and_highest_are_those_of_at_least_the_minimum(seed: int, seen: str, bound: bool) -> None:
+@given(st.integers(0, 10**6), st.booleans())
+def test_the_lowest_and_highest_are_those_of_at_least_the_minimum(seed: int, bound: bool) -> None:
     frame = people(seed, 300)
     bounds = (0.0, 200.0) if bound else None
     query = START.group_by("sex").min("age", bounds).max("age", bounds)
-    for (sex,), row in asked(query, parts(frame, 2), minimum=5, seen=seen).rows.items():
+    for (sex,), row in asked(query, parts(frame, 2), minimum=5).rows.items():
         ages = np.sort(frame.age[frame.sex.isna() if sex is None else frame.sex == sex].dropna())
         for interval, kth in zip(row, (ages[4], ages[-5]), strict=True):
-            if interval is SUPPRESSED:
-                assert seen == "site"
-                continue
             assert isinstance(interval, Interval) and interval.low <= kth < interval.high
             assert ((ages >= interval.low) & (ages < interval.high)).sum() >= 5
             assert interval.low not in ages or interval.width >= 1e-3
@@ -202,7 +234,7 @@ def test_totals_do_not_tell_a_suppressed_cell(seed: int, seen: str) -> None:
 @settings(deadline=None, max_examples=10)
 @given(st.integers(0, 10**6), st.integers(0, 3))
 def test_the_form_of_a_part_does_not_follow_from_the_rows(seed: int, rows: int) -> None:
-    about = agreed(people(1, 400), minimum=5)
+    about = agreed(people(1, 400), minimum=5, protected=False)
     query = START.group_by("sex", "stage").count().mean("age").variance("dose").min("age")
     question = Select.of(query.histogram("age", [0, 50, 100]), about)
     state = State({"centres": {"dose": 1e6}, "edges": {"3": [[0, [1.0, 2.0]], [7, [1.0, 2.0, 3.0]]]}})

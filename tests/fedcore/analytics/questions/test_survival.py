@@ -260,3 +260,19 @@ def test_what_cannot_be_asked_is_refused_with_words(kind: str, said: dict, messa
 def test_hazards_are_not_asked_under_privacy():
     with pytest.raises(JobError, match="ask kaplan_meier"):
         build("cox", HAZARDS, agreed(private=True))
+
+
+def test_the_events_after_the_end_of_a_curve_are_not_told_by_difference():
+    found = ask(build("kaplan_meier", {**CURVES, "by": "sex"}), hospitals())
+    steps, groups = table(found, 1), table(found)
+    test = found.tables[2]
+    late = 0
+    for group in groups:
+        own = [row["events"] for row in steps if row["group"] == group["sex"]]
+        mine = rows()["sex"] == float(group["sex"])
+        missed = int(rows()["status"][mine].sum()) - sum(each for each in own[:-1])
+        assert own[-1] is SUPPRESSED and 0 <= missed < 5
+        assert (group["events"] is SUPPRESSED) == (missed > 0)
+        late += missed > 0
+    assert late
+    assert all(row[1] is SUPPRESSED and row[2] is SUPPRESSED for row in test.rows) and test.notes

@@ -14,6 +14,7 @@ from fedcore.analytics.disclosure import SUPPRESSED
 from fedcore.analytics.question import Bounds, State, Total
 from fedcore.errors import DataError, JobError
 from tests.fedcore.analytics.over_sites import pick
+from tests.fedcore.analytics.questions import asking
 from tests.fedcore.analytics.questions.asking import (
     agreed,
     all_suppressed,
@@ -116,6 +117,45 @@ def test_a_histogram_is_that_of_the_pooled_rows():
     assert found.plots["histogram"].startswith("<svg")
 
 
+@pytest.mark.parametrize("column", ["wt.loss", "dead"])
+def test_the_bins_of_a_histogram_are_its_groups(column):
+    here = hospitals()[0]
+    edges = (-5.0, 0.0, 1.0, 10.0)
+    said = {"column": column, "edges": edges, "where": "age > 60", "missing": "leave out"}
+    question = build("histogram", said)
+    _, groups = question.groups_of(here)
+    told = question.partial(here, question.begin()).sums
+    counts = [rows.bit_count() for rows in groups.values()]
+    assert counts == [*told["counts"].tolist(), int(told["left_out"])]
+    values = [
+        None if value is None or not age > 60 else float(value)
+        for value, age in zip(
+            here.rows.column(column).to_pylist(), here.rows.column("age").to_pylist(), strict=True
+        )
+    ]
+    last = sum(1 << place for place, each in enumerate(values) if each is not None and 1 <= each <= 10)
+    assert groups["bin 3",] == last
+
+
+def test_a_site_seen_alone_tells_no_bin_from_which_a_small_one_would_follow():
+    here = asking.source(rows())
+    counts = {}
+    for protected in (True, False):
+        common = agreed(minimum=5, protected=protected)
+        question = build("histogram", {"column": "age", "edges": EDGES}, common)
+        counts[protected] = question.partial(here, question.begin()).sums["counts"]
+        groups = question.groups_of(here)[1]
+        assert question.block == len(EDGES) + 2
+    # One patient is 39, two are above 80.
+    hidden = counts[False] == 1
+    assert hidden[0] and hidden[-1] and hidden.sum() == 3 and counts[True][hidden].max() >= 5
+    assert (counts[False] == counts[True])[~hidden].all()
+    told = {
+        ("below", "bin 1", "bin 2", "bin 3", "bin 4", "above")[at] for at in np.flatnonzero(counts[False] > 1)
+    }
+    assert set(groups) == {(name,) for name in (*told, "missing")}
+
+
 def test_a_histogram_with_all_bins_full_shows_no_more():
     found = ask(build("histogram", {"column": "age", "edges": (0, 60, 70, 100)}), hospitals())
     data = rows()
@@ -137,7 +177,49 @@ def test_quantiles_lie_in_their_intervals():
     found = ask(build("quantiles", said), hospitals())
     for row, share in zip(table(found), (0.1, 0.5, 0.9), strict=True):
         want = np.quantile(data, share, method="inverted_cdf")
-        assert row["low"] < want <= row["high"] and row["high"] - row["low"] <= 0.5
+        assert row["low"] < want <= row["high"] and 0.5 < row["high"] - row["low"] <= 2000 / 16
+        assert ((data > row["low"]) & (data <= row["high"])).sum() >= 5
+    said |= {"width": 2000 / 64, "q": (0.5,)}
+    (row,) = table(ask(build("quantiles", said), hospitals()))
+    assert row["high"] - row["low"] == 31.25
+
+
+@pytest.mark.parametrize("low", [0.0, 240.5, 250.0])
+@pytest.mark.parametrize("width", [1e-3, 1.0, 30.0])
+def test_a_quantile_is_narrowed_as_long_as_enough_rows_lie_within(low: float, width: float):
+    data = rows()["time"]
+    said = {"column": "time", "q": (0.5,), "low": low, "high": low + 900, "width": width}
+    found = ask(build("quantiles", said), hospitals())
+    (row,) = table(found)
+    assert row["low"] < np.quantile(data, 0.5, method="inverted_cdf") <= row["high"]
+    assert ((data > row["low"]) & (data <= row["high"])).sum() >= 5
+    # The half of it that the median lies in holds fewer, or is narrower than asked.
+    middle = (row["low"] + row["high"]) / 2
+    half = (row["low"], middle) if np.median(data) <= middle else (middle, row["high"])
+    within = ((data > half[0]) & (data <= half[1])).sum()
+    assert within < 5 or row["high"] - row["low"] <= width
+    wider = row["high"] - row["low"] > width
+    assert wider == any(
+        "narrowed until fewer than 5 rows would lie within" in n for n in found.tables[0].notes
+    )
+
+
+def test_many_rows_of_one_value_are_narrowed_to_the_width():
+    data = pick(rows(), np.arange(200))
+    data["time"][50:60] = 100.0
+    share = float((data["time"] <= 100).mean())
+    said = {"column": "time", "q": (share,), "low": 0.0, "high": 2000.0, "width": 0.5}
+    (row,) = table(ask(build("quantiles", said), hospitals(data)))
+    assert row["low"] < 100 <= row["high"] and row["high"] - row["low"] <= 0.5
+
+
+def test_bounds_that_hold_few_rows_are_no_way_to_narrow_a_quantile():
+    data = np.sort(rows()["time"])
+    median = np.quantile(data, 0.5, method="inverted_cdf")
+    said = {"column": "time", "q": (0.5,), "low": median - 0.2, "high": median + 0.2, "width": 0.1}
+    assert 0 < (data == median).sum() < 5
+    found = ask(build("quantiles", said), hospitals())
+    assert found.suppressed == 3 and "or within the bounds" in found.tables[0].notes[0]
 
 
 def test_a_quantile_of_a_few_rows_is_suppressed_and_no_round_closes_in_on_it():
