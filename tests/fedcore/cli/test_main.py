@@ -100,7 +100,10 @@ def test_no_command_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["vlaidate"], 'no such command "vlaidate"; did you mean "validate"? allowed: approvals, compare, demo, '),
+        (
+            ["vlaidate"],
+            'no such command "vlaidate"; did you mean "validate"? allowed: approvals, compare, demo, ',
+        ),
         (["toys", "frist"], 'no such command "frist"; did you mean "first"? allowed: first, second'),
         (
             ["toy", "--jsno"],

@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from fedcore.jobs.job import Protection
-from fedcore.jobs.secure import SecureAggregation
 from fedcore.jobs.participant import Aggregated
+from fedcore.jobs.secure import SecureAggregation
 
 
 @pytest.mark.parametrize("word", ["none", "secagg+", "threshold"])
