@@ -22,6 +22,7 @@ BENCHMARKS = {
     "secure_aggregation": ["--participants", "100", "--parameters", "1000000", "--dropout", "0.1"],
     "vertical": ["--repeats", "3"],
     "analytics": ["--sites", "100", "--rows", "1000000"],
+    "private_training": [],
     "placement": ["--instances", "20", "--largest", "5"],
     "placement_clock": ["--seeds", "20"],
     "placement_prediction": ["--rounds", "8", "--repeats", "3"],

@@ -1,0 +1,214 @@
+"""Gradients of single rows, kept as what they are made of: their norms, and their weighted sum, without the gradients.
+
+The gradient of one row in the weight of a linear layer is a sum over positions, D^T A, with A the layer's input and D the
+gradient of its output. Its squared norm takes either of two ways, whichever takes less work:
+
+    ghost        sum over positions t, s of (a_t . a_s)(d_t . d_s)        t^2 (k + o) products a row
+    made         the gradient itself, [o, k]                              t k o products a row
+
+and the weighted sum over rows, with weights c, is one matrix product, (c D)^T A, over rows and positions together. Convolutions
+are linear layers over unfolded inputs; an embedding is one over unit vectors.
+
+A ghost norm is a difference of large numbers where positions cancel each other. What rounding can take away there is added
+(`_slack`), so that a norm is never too small and a clip never too weak.
+
+Source: Goodfellow 2015, arXiv 1510.01799 (linear layers); Li et al., ICLR 2022, arXiv 2110.05679 (sequences); Bu, Mao and Xu,
+NeurIPS 2022, arXiv 2205.10683 (the choice of the way, convolutions); Bu et al., ICML 2023, arXiv 2210.00038 (the sum from what
+the norms were made of, "book-keeping").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+
+AT_A_TIME = 2**24
+"""Numbers that a norm makes at a time, at most (64 MiB in float32)."""
+
+
+class Part(Protocol):
+    """Gradients of rows in one parameter."""
+
+    def squared_norms(self) -> torch.Tensor:
+        """`[n]`, at least as large as the exact ones, but for the rounding of a sum of squares."""
+        ...
+
+    def weighted_sum(self, weights: torch.Tensor) -> torch.Tensor:
+        """The sum over rows of weight times gradient; `weights` is `[n]`."""
+        ...
+
+    def each(self) -> torch.Tensor:
+        """The gradients themselves, `[n, ...]`: large."""
+        ...
+
+
+@dataclass
+class Outer:
+    """Sums of outer products: the weight of a linear layer or of a convolution.
+
+    Args:
+        inputs: A, `[n, g, t, k]`: rows, groups, positions, inputs.
+        outputs: D, `[n, g, t, o]`.
+        shape: Of the parameter, with (out, in, kernel...) for a convolution.
+    """
+
+    inputs: torch.Tensor
+    outputs: torch.Tensor
+    shape: tuple[int, ...]
+    _made: torch.Tensor | None = field(default=None, repr=False)
+
+    def squared_norms(self) -> torch.Tensor:
+        """See `Part`."""
+        n, g, t, k = self.inputs.shape
+        o = self.outputs.shape[3]
+        if t == 1 and g == 1:
+            return _squares(self.inputs.reshape(n, k)) * _squares(self.outputs.reshape(n, o))
+        ghost = t * (k + o) < k * o
+        size = g * (2 * t * t if ghost else k * o)
+        most = max(1, AT_A_TIME // max(1, size))
+        if n > most:
+            starts = range(0, n, most)
+            return torch.cat([self._rows(start, start + most).squared_norms() for start in starts])
+        if ghost:
+            return self._ghost(n * g, t)
+        self._made = self.outputs.mT @ self.inputs
+        return _squares(self._made.view(n, -1))
+
+    def _rows(self, start: int, end: int) -> Outer:
+        return Outer(self.inputs[start:end], self.outputs[start:end], self.shape)
+
+    def _ghost(self, many: int, t: int) -> torch.Tensor:
+        a, d = self.inputs.reshape(many, t, -1), self.outputs.reshape(many, t, -1)
+        aa, dd = torch.bmm(a, a.mT), torch.bmm(d, d.mT)
+        slack = _slack(torch.diagonal(aa, dim1=1, dim2=2) * torch.diagonal(dd, dim1=1, dim2=2))
+        found = torch.bmm(aa.view(many, 1, t * t), dd.view(many, t * t, 1)).view(many)
+        return (found.clamp_(min=0) + slack).view(len(self.inputs), -1).sum(1)
+
+    def weighted_sum(self, weights: torch.Tensor) -> torch.Tensor:
+        """See `Part`."""
+        n, g, t, k = self.inputs.shape
+        o = self.outputs.shape[3]
+        if self._made is not None:
+            return self._shaped((weights @ self._made.view(n, -1)).view(1, g, o, k))[0]
+        scaled = self.outputs * weights.view(n, 1, 1, 1)
+        if g == 1:
+            flat = scaled.reshape(n * t, o).T @ self.inputs.reshape(n * t, k)
+            return self._shaped(flat.view(1, 1, o, k))[0]
+        return self._shaped(torch.einsum("ngto,ngtk->gok", scaled, self.inputs)[None])[0]
+
+    def each(self) -> torch.Tensor:
+        """See `Part`."""
+        return self._shaped(self.outputs.mT @ self.inputs)
+
+    def _shaped(self, found: torch.Tensor) -> torch.Tensor:
+        """`[n, g, o, k]` as gradients; inputs of a convolution are unfolded channels last."""
+        if len(self.shape) == 2:
+            return found.reshape(-1, *self.shape)
+        out, channels, *kernel = self.shape
+        return found.reshape(-1, out, *kernel, channels).movedim(-1, 2)
+
+
+@dataclass
+class Rows:
+    """Gradients as they are: biases, scales and shifts of normalisation.
+
+    Args:
+        gradients: `[n, ...]`.
+    """
+
+    gradients: torch.Tensor
+
+    def squared_norms(self) -> torch.Tensor:
+        """See `Part`."""
+        return _squares(self.gradients.reshape(len(self.gradients), -1))
+
+    def weighted_sum(self, weights: torch.Tensor) -> torch.Tensor:
+        """See `Part`."""
+        flat = weights @ self.gradients.reshape(len(self.gradients), -1)
+        return flat.view(self.gradients.shape[1:])
+
+    def each(self) -> torch.Tensor:
+        """See `Part`."""
+        return self.gradients
+
+
+@dataclass
+class Lookup:
+    """The weight of an embedding.
+
+    Args:
+        ids: int64, `[n, t]`.
+        outputs: D, `[n, t, e]`; zero where an id is the padding.
+        entries: Of the embedding.
+    """
+
+    ids: torch.Tensor
+    outputs: torch.Tensor
+    entries: int
+
+    def squared_norms(self) -> torch.Tensor:
+        """See `Part`."""
+        n, t, e = self.outputs.shape
+        most = max(1, AT_A_TIME // max(1, t * max(t, e)))
+        found = []
+        for start in range(0, n, most):
+            ids, d = self.ids[start : start + most], self.outputs[start : start + most]
+            # Positions with the same id fall into the same slot, the position of the id's first of them when sorted.
+            order = ids.argsort(dim=1)
+            ranked = ids.gather(1, order)
+            new = torch.ones_like(ranked)
+            new[:, 1:] = ranked[:, 1:] != ranked[:, :-1]
+            slot = torch.empty_like(ids).scatter_(1, order, new.cumsum(1) - 1)
+            sums = torch.zeros_like(d).scatter_add_(1, slot[:, :, None].expand_as(d), d)
+            found.append(_squares(sums.view(len(d), -1)))
+        return torch.cat(found) if found else self.outputs.new_zeros(0)
+
+    def weighted_sum(self, weights: torch.Tensor) -> torch.Tensor:
+        """See `Part`."""
+        e = self.outputs.shape[2]
+        scaled = (self.outputs * weights.view(-1, 1, 1)).reshape(-1, e)
+        return scaled.new_zeros(self.entries, e).index_add_(0, self.ids.flatten(), scaled)
+
+    def each(self) -> torch.Tensor:
+        """See `Part`."""
+        n, _, e = self.outputs.shape
+        made = self.outputs.new_zeros(n, self.entries, e)
+        return made.scatter_add_(1, self.ids[:, :, None].expand_as(self.outputs), self.outputs)
+
+
+def joined(parts: list[Part]) -> Part:
+    """One part for a parameter that was used several times.
+
+    Uses of one kind are positions of one long sequence; of different kinds, gradients are made and added.
+    """
+    first, *rest = parts
+    if not rest:
+        return first
+    outers = [part for part in parts if isinstance(part, Outer)]
+    if len(outers) == len(parts):
+        inputs = torch.cat([part.inputs for part in outers], dim=2)
+        return Outer(inputs, torch.cat([part.outputs for part in outers], dim=2), outers[0].shape)
+    lookups = [part for part in parts if isinstance(part, Lookup)]
+    if len(lookups) == len(parts):
+        ids = torch.cat([part.ids for part in lookups], dim=1)
+        return Lookup(ids, torch.cat([part.outputs for part in lookups], dim=1), lookups[0].entries)
+    total = first.each()
+    for part in rest:
+        total = total + part.each()
+    return Rows(total)
+
+
+def _squares(values: torch.Tensor) -> torch.Tensor:
+    """Sums of squares over the second axis."""
+    return values.square().sum(1)
+
+
+def _slack(products: torch.Tensor) -> torch.Tensor:
+    """What rounding can take from a ghost norm: some units in the last place of what it would be without cancellation.
+
+    Args:
+        products: |a_t|^2 |d_t|^2, `[m, t]`.
+    """
+    return 4 * torch.finfo(products.dtype).eps * products.sqrt().sum(1).square()
