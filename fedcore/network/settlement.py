@@ -204,7 +204,7 @@ def settle(
     cents = _cents(gain, places)
     names = sorted({*due, *contributions})
     exact = {name: Fraction(due.get(name, Decimal(0))) * 10**places for name in names}
-    reimbursed = allot(round(sum(exact.values())), exact)
+    reimbursed = _whole(round(sum(exact.values())), exact)
     weights = {name: max(Fraction(0), Fraction(contributions.get(name, 0.0))) for name in names}
     parts, capped = _split(cents, weights, cap)
     shares = {
@@ -236,7 +236,11 @@ def allot(cents: int, weights: Mapping[str, Fraction]) -> dict[str, int]:
         return dict.fromkeys(weights, 0)
     if whole <= 0:
         raise DataError(f"{cents} cents are to be split and nobody has a share in them", step=STEP)
-    exact = {name: cents * weight / whole for name, weight in weights.items()}
+    return _whole(cents, {name: cents * weight / whole for name, weight in weights.items()})
+
+
+def _whole(cents: int, exact: Mapping[str, Fraction]) -> dict[str, int]:
+    """Whole cents of amounts, each rounded down or up, that add up to their rounded sum; by largest remainders, ties by name."""
     found = {name: int(value) for name, value in exact.items()}
     left = cents - sum(found.values())
     for name in sorted(exact, key=lambda each: (found[each] - exact[each], each))[:left]:

@@ -40,6 +40,12 @@ def test_shares_add_up_to_the_pot_to_the_cent(
         assert abs(share.reimbursed - due.get(name, Decimal(0))) < CENT
 
 
+def test_who_is_due_whole_cents_gets_them_though_the_sum_is_rounded_down() -> None:
+    due = {"small": Decimal("0.004"), "whole": Decimal("1000000.00")}
+    found = settle(due, {})
+    assert found.shares["whole"].reimbursed == due["whole"] and found.pot == due["whole"]
+
+
 @given(DUE, VALUES, GAIN, st.randoms())
 def test_the_order_of_names_changes_nothing(
     due: dict[str, Decimal], values: dict[str, float], gain: Decimal, rng: Any
