@@ -97,6 +97,7 @@ def test_a_notebook_is_stored_executed_and_without_paths_of_a_machine(file: Path
     assert file.stat().st_size < 400_000
 
 
+@pytest.mark.slow
 def test_the_bank_learns_more_with_the_telecom_and_a_refusal_is_shown(folder: Path) -> None:
     notebook = nbformat.read(NOTEBOOKS / "03-bank-risk.ipynb", as_version=4)
     execute(notebook, folder, timeout=240)

@@ -187,6 +187,7 @@ def test_a_placed_round_goes_through_an_aggregator_and_stays_exact(study: Study)
     assert sorted(aggregated(study, placed["run"]).values()) == [0] * (SITES - 1) + [4]
 
 
+@pytest.mark.slow
 def test_a_region_whose_aggregator_is_killed_in_mid_round_is_asked_directly_and_the_round_is_not_lost(
     study: Study,
 ) -> None:
