@@ -45,8 +45,9 @@ system-packages:
 	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends postgresql chromium >/dev/null; } || \
 	  echo "PostgreSQL and Chromium could not be installed; their tests will skip"; fi
 
-slow: install    ## The heavier checks
+slow: install    ## The heavier checks, and new examples for properties
 	$(BIN)/pytest -m slow --durations=10
+	HYPOTHESIS_PROFILE=search $(BIN)/pytest -n $(WORKERS) -m "not system and not slow"
 
 bench: install   ## Regenerate the tables in docs/benchmarks.md
 	$(BIN)/python benchmarks/regenerate.py
