@@ -26,10 +26,8 @@ from fedcore.analytics.database import connected
 from fedcore.analytics.disclosure import ALL, MINIMUM, Key, checked_minimum, refuse_identifying
 from fedcore.analytics.partial import Cell, Measure, Moments, Partial, measure
 from fedcore.analytics.query import Query
-from fedcore.analytics.source import Source, opened
+from fedcore.analytics.source import Source
 from fedcore.errors import DataError, JobError
-
-__all__ = ["Source", "answer", "bins", "opened", "row_sets"]
 
 STEP = "query"
 _PIECE = 2**20

@@ -35,7 +35,7 @@ from fedcore.jobs import asks
 if TYPE_CHECKING:
     import rich.table
 
-    from fedcore.analytics.local import Source
+    from fedcore.analytics.source import Source
 
 STEP = "question"
 Mask = npt.NDArray[np.bool_]

@@ -13,8 +13,8 @@ from flwr.app import ConfigRecord, Message, RecordDict
 
 from fedcore.analytics.columns import Column, Kind
 from fedcore.analytics.disclosure import checked_minimum
-from fedcore.analytics.local import Source
 from fedcore.analytics.question import Agreed, Part, Total
+from fedcore.analytics.source import Source
 from fedcore.coordinator.grids.evidence import Lost, Phase
 from fedcore.coordinator.grids.layer import Layer
 from fedcore.errors import DataError, JobError, ProtocolFailed

@@ -219,29 +219,6 @@ def clipped(clip: Number, dimension: int, relation: Neighbours) -> Sensitivity:
     return _vectors(norm**2, dimension, relation, f"sum of vectors clipped to {text(norm)}")
 
 
-def clipped_and_rounded(
-    clip: Number, step: Number, dimension: int, relation: Neighbours, *, stochastic: bool = False
-) -> Sensitivity:
-    """Of a sum of clipped vectors, each coordinate rounded to a multiple of a step; in steps.
-
-    Rounding moves a coordinate by up to half a step, or by up to one when it goes up or down by chance, and the norm
-    by up to the root of the dimension times that.
-
-    Args:
-        clip: Largest norm before rounding, above 0.
-        step: Above 0.
-        dimension: Of a vector, 1 or more.
-        relation: Of the release.
-        stochastic: Whether rounding is by chance.
-
-    Source: Kairouz, Liu and Steinke, ICML 2021, section 4.1.
-    """
-    norm = positive(clip, "clip") / positive(step, "step")
-    moved = root_above(Fraction(_dimension(dimension))) * (Fraction(1) if stochastic else Fraction(1, 2))
-    what = f"sum of vectors clipped to {text(exact(clip, 'clip'))}, in steps of {text(exact(step, 'step'))}"
-    return _vectors((norm + moved) ** 2, dimension, relation, what)
-
-
 def _vectors(squared: Fraction, dimension: int, relation: Neighbours, what: str) -> Sensitivity:
     twice = 2 if relation.change == "replace" else 1
     l1 = root_above(squared * _dimension(dimension))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar
@@ -125,9 +126,9 @@ class Grouped(Asked[Model]):
         back = ~told & ((found.rows > 0) | hidden(total, "rows"))
         return State({}, _Found(kept, ~back, left_out), done=True)
 
+    @abstractmethod
     def withheld(self, sums: Sums, told: Mask) -> str:
         """Why nothing may be told; empty when something may."""
-        raise NotImplementedError
 
     def answer(self, state: State) -> Answer:
         """The groups and the test."""
@@ -143,9 +144,9 @@ class Grouped(Asked[Model]):
             (replace(table, rows=rows), self.test(found)), state.kept.left_out, notes=(note,) if short else ()
         )
 
+    @abstractmethod
     def test(self, found: groups.Groups) -> Table:
         """The table of the test."""
-        raise NotImplementedError
 
     def _of_groups(self, columns: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """Without the rows of groups that are not asked for; they are not missing."""

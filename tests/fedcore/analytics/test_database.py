@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from fedcore.analytics import database
 from fedcore.analytics.database import KEPT, connected
-from fedcore.analytics.local import Source, answer, bins, row_sets
+from fedcore.analytics.local import answer, bins, row_sets
 from fedcore.analytics.partial import Moments
 from fedcore.analytics.query import Query
+from fedcore.analytics.source import Source
 from fedcore.errors import DataError, PolicyRefused
 
 MEMORY = 77

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from fedcore.analytics import local
 from fedcore.analytics.columns import Column
 from fedcore.analytics.disclosure import ALL
-from fedcore.analytics.local import Source, answer, bins, opened, row_sets
+from fedcore.analytics.local import answer, bins, row_sets
 from fedcore.analytics.partial import Moments
 from fedcore.analytics.query import Query
+from fedcore.analytics.source import Source, opened
 from fedcore.analytics.sql import parse
 from fedcore.errors import DataError, JobError, PolicyRefused
 

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedcore.analytics.local import Source, row_sets
+from fedcore.analytics.local import row_sets
 from fedcore.analytics.overlap import Told, admit, refuse_isolating, told
 from fedcore.analytics.query import Query
+from fedcore.analytics.source import Source
 from fedcore.errors import DataError, PolicyRefused
 
 START = Query("lung").count()

@@ -1,7 +1,6 @@
 """Attacks on the release gate for questions: what a lying coordinator, or an asker with an ordinary job, must not get.
 
-Each test says what ought to hold. Those marked as expected to fail show a hole that is open; the mark is strict, so that it
-has to go when the hole is closed.
+Each test says what ought to hold, and failed before its hole was closed.
 """
 
 from __future__ import annotations
@@ -30,10 +29,6 @@ BY_SEX = "SELECT sex, count(*) FROM study GROUP BY sex"
 LOCAL = {"epsilon": 0.1, "delta": 1e-6, "mode": "local"}
 PRIVATE = "{jobs: [analytics], data: any, min_cohort: 3, private: required}"
 BUDGET = "  privacy: {study: {epsilon: 1, delta: 0.00001, required_for: [analytics]}}\n"
-
-
-def hole(reason: str) -> pytest.MarkDecorator:
-    return pytest.mark.xfail(strict=True, reason=reason)
 
 
 # ---- a coordinator that lies ----------------------------------------------------------------------------------------
