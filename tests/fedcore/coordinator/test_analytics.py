@@ -246,6 +246,17 @@ def test_noise_is_paid_for_at_every_site_and_a_spent_budget_refuses(tmp_path) ->
         hospitals.ask({"all": asked["all"]}, folder="third", protection=PRIVATE)
 
 
+def test_keys_that_nobody_declared_are_found_by_noisy_counts(tmp_path) -> None:
+    hospitals = Hospitals(tmp_path, sizes=(300, 300, 300), extra=BUDGET.replace("1.0,", "20,"))
+    noise = {"epsilon": 4, "delta": 1e-4, "private_keys": True}
+    asked = {"wards": "SELECT ward, count(*) FROM study GROUP BY ward"}
+    answer = hospitals.ask(asked, levels={}, protection={"differential_privacy": noise})["answers"]["wards"]
+    counts = {row[0]: row[1] for row in rows_of(answer)}
+    # Half of the budget finds the keys; some hundred rows each, at an error of about 2.
+    assert answer["privacy"]["epsilon"] == pytest.approx(2) and {0, 1, 2} <= counts.keys()
+    assert all(abs(counts[ward] - 300) < 60 for ward in (0, 1, 2))
+
+
 def test_what_has_no_bounds_cannot_be_private(tmp_path) -> None:
     hospitals = Hospitals(tmp_path, extra=BUDGET)
     with pytest.raises(JobError, match=r"clamp|bounds"):
