@@ -11,7 +11,7 @@ error to a sum, whatever its weight. S is the largest power of two with which no
 from the cohort, the clip and the largest weight allowed, so all sides that know the job agree on it.
 
 Rounding is stochastic: up with the probability of the fraction, so its expectation is the number itself. The
-randomness comes from a seed that is given, or drawn from the operating system. It need not be secret for
+randomness is that of a stream cipher whose seed is given, or drawn from the operating system. It need not be secret for
 secure aggregation, where only the rounded sum is protected; a seed is never used for two vectors, or their
 errors would not cancel.
 
@@ -30,16 +30,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from crypto.kernels import chacha
 from crypto.kernels.keystream import Streams, check_words
-from crypto.kernels.quantise import PIECE, from_integers, to_integers
+from crypto.kernels.quantise import PIECE, from_integers, to_integers, to_integers_chacha
+from crypto.streams import KEY_BYTES, StreamCipher, check_cipher
 
 Words = npt.NDArray[Any]
 """uint32 or uint64."""
 Floats = npt.NDArray[Any]
 """float32 or float64."""
 
-SEED = 28
-"""Bytes that rounding takes: a key of AES-128 and a nonce."""
+SEED = KEY_BYTES["aes"]
+"""Bytes that rounding takes by default: a key of AES-128 and a nonce."""
+_ALIGNED = 16
+"""Numbers whose rounding begins a block of either cipher."""
 _EXACT = 44
 """Largest product, in bits: float64 then still holds eight bits of its fraction for the rounding."""
 _TYPES = {32: "uint32", 64: "uint64"}
@@ -134,7 +138,14 @@ def _floor_log2(room: int, size: float) -> int:
 
 
 def quantise(
-    values: Floats, form: FixedPoint, *, weight: int = 1, out: Words | None = None, seed: bytes | None = None
+    values: Floats,
+    form: FixedPoint,
+    *,
+    weight: int = 1,
+    out: Words | None = None,
+    seed: bytes | None = None,
+    cipher: StreamCipher = "aes",
+    first: int = 0,
 ) -> tuple[Words, int]:
     """The vector that goes into a protected sum.
 
@@ -143,7 +154,11 @@ def quantise(
         form: Of the vector.
         weight: Of this participant, 1 to `form.largest_weight`; 0 takes part with nothing.
         out: Gets the vector, (P + 1,) of `form.dtype`, contiguous; made if not given.
-        seed: 28 bytes that rounding is drawn from, never used before; from the operating system if not given.
+        seed: Key and nonce that rounding is drawn from, 28 bytes for AES and 44 for ChaCha20, never used before; from
+            the operating system if not given.
+        cipher: That rounding is drawn from.
+        first: Place of the first number in a longer vector that is rounded with the same seed piece by piece, a
+            multiple of 16.
 
     Returns:
         The vector, (P + 1,) of `form.dtype`: the numbers, then the weight; and how many numbers were clipped.
@@ -156,27 +171,44 @@ def quantise(
         raise ValueError(
             f"contiguous vectors of float32 or float64 can be quantised, not {values.dtype} {values.shape}"
         )
-    if not 0 <= weight <= form.largest_weight:
-        raise ValueError(
-            f"a weight of {weight}; allowed are 0 to {form.largest_weight}, the largest that no sum overflows with. "
-            "Raise largest_weight in the job, for all participants"
-        )
+    check_weight(weight, form)
+    if first < 0 or first % _ALIGNED:
+        raise ValueError(f"a piece from number {first} on; allowed are multiples of {_ALIGNED}")
     if out is None:
         out = np.empty(len(values) + 1, dtype=form.dtype)
     check_words(out)
     if out.dtype != form.dtype or len(out) != len(values) + 1:
         raise ValueError(f"room for {out.dtype} {out.shape}; {len(values) + 1} of {form.dtype} are needed")
-    rounding = Streams([secrets.token_bytes(SEED) if seed is None else seed])
+    check_cipher(cipher)
+    key = secrets.token_bytes(KEY_BYTES[cipher]) if seed is None else seed
     told = np.empty(2, dtype=np.int64)
-    bounds = np.array([form.clip, weight * form.scale])
+    bounds = _bits(np.array([form.clip, weight * form.scale]))
     fractions = np.empty(PIECE, dtype=np.uint32)
-    to_integers(_bits(values), _bits(bounds), rounding.keys, rounding.nonces, fractions, out[:-1], told)
+    if cipher == "aes":
+        aes = Streams([key])
+        to_integers(_bits(values), bounds, aes.keys, aes.nonces, first // 4, fractions, out[:-1], told)
+    else:
+        states = chacha.Streams([key]).states
+        to_integers_chacha(_bits(values), bounds, states, first // 16, fractions, out[:-1], told)
     clipped, strange = told.tolist()
     if strange:
         out[:] = 0
         raise NotFinite(strange, len(values))
     out[-1] = weight
     return out, clipped
+
+
+def check_weight(weight: int, form: FixedPoint) -> None:
+    """Refuse a weight with which a sum could overflow.
+
+    Raises:
+        ValueError: It is not 0 to `form.largest_weight`.
+    """
+    if not 0 <= weight <= form.largest_weight:
+        raise ValueError(
+            f"a weight of {weight}; allowed are 0 to {form.largest_weight}, the largest that no sum overflows with. "
+            "Raise largest_weight in the job, for all participants"
+        )
 
 
 def weighted_mean(total: Words, form: FixedPoint, *, dtype: npt.DTypeLike = np.float32) -> tuple[Floats, int]:

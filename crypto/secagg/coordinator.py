@@ -22,6 +22,7 @@ from crypto.secagg.messages import Kind, Roster, Shares, unpack, unpack_advert
 from crypto.secagg.protocol import Cohort, RoundFailed, cohort_of
 from crypto.secagg.round import Round
 from crypto.signatures import Authenticator
+from crypto.streams import StreamCipher
 
 
 class Coordinator:
@@ -32,12 +33,18 @@ class Coordinator:
         assumptions: About the cohort; every participant has the same of its own.
         authenticator: Checks with the pinned identities, so that a wrong key is refused early; the
             participants check too.
+        cipher: Of the masks; every participant has the same.
     """
 
     def __init__(
-        self, run: bytes, assumptions: Assumptions, authenticator: Authenticator | None = None
+        self,
+        run: bytes,
+        assumptions: Assumptions,
+        authenticator: Authenticator | None = None,
+        cipher: StreamCipher = "aes",
     ) -> None:
         self._run = run
+        self._cipher: StreamCipher = cipher
         self._assumptions = assumptions
         self._authenticator = authenticator
         self._adverts: dict[str, Advert] = {}
@@ -99,7 +106,7 @@ class Coordinator:
         """
         leaves = {keys.leaf(each.name, each.public): each for each in self._adverts.values()}
         try:
-            cohort = cohort_of(self._run, leaves, self._assumptions)
+            cohort = cohort_of(self._run, leaves, self._assumptions, self._cipher)
         except NoParameters as error:
             raise RoundFailed(
                 step=Kind.ROSTER.step,

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from crypto.errors import ProtocolError
 from crypto.kernels.keystream import NONCE
 from crypto.signatures import MOST_SIGNATURE, Authenticator
+from crypto.streams import StreamCipher
 
 PUBLIC = 32
 SECRET = 32
@@ -173,9 +174,14 @@ def pair_seed(secret: bytes, number: int, one: int, other: int) -> bytes:
     return derive(secret, b"pair mask", number, min(one, other), max(one, other))
 
 
-def stream_key(seed: bytes) -> bytes:
-    """Key and nonce of the stream that a seed stands for, 28 bytes."""
-    return derive(seed, b"stream", 0)[: 16 + NONCE]
+def stream_key(seed: bytes, cipher: StreamCipher = "aes") -> bytes:
+    """Key and nonce of the stream that a seed stands for: 28 bytes for AES, 44 for ChaCha20.
+
+    A key of ChaCha20 fills all that is derived. It makes one stream, so its nonce is zero.
+    """
+    if cipher == "aes":
+        return derive(seed, b"stream", 0)[: 16 + NONCE]
+    return derive(seed, b"stream chacha20", 0) + bytes(NONCE)
 
 
 def tag(secret: bytes, label: bytes, number: int, sender: int, receiver: int, digest: bytes) -> bytes:

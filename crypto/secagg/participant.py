@@ -21,7 +21,7 @@ import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from crypto.errors import ProtocolError
-from crypto.kernels.keystream import Streams, check_words
+from crypto.kernels.keystream import check_words
 from crypto.secagg import keys
 from crypto.secagg.graph import Assumptions
 from crypto.secagg.keys import TAG, Advert, OwnKey
@@ -42,6 +42,7 @@ from crypto.secagg.protocol import Cohort, cohort_of, set_digest
 from crypto.secagg.shamir import RANDOMNESS, split
 from crypto.secagg.state import Done, RoundState, State, dump, load
 from crypto.signatures import Authenticator
+from crypto.streams import AddStreams, StreamCipher, add_streams
 
 Words = npt.NDArray[Any]
 MOST_ROUNDS = 2**32 - 1
@@ -56,15 +57,22 @@ class Participant:
         assumptions: About the cohort: the participant's own, never the coordinator's word.
         authenticator: Signs and checks with the pinned identities; None where whoever forwards keys is
             trusted.
+        cipher: Of the masks; all in the run have the same.
 
     Raises:
         ProtocolError: The name is none.
     """
 
     def __init__(
-        self, name: str, run: bytes, assumptions: Assumptions, authenticator: Authenticator | None = None
+        self,
+        name: str,
+        run: bytes,
+        assumptions: Assumptions,
+        authenticator: Authenticator | None = None,
+        cipher: StreamCipher = "aes",
     ) -> None:
         self._run = run
+        self._cipher: StreamCipher = cipher
         self._assumptions = assumptions
         self._authenticator = authenticator
         self._key = OwnKey(name, X25519PrivateKey.generate())
@@ -95,13 +103,19 @@ class Participant:
             The cohort, with the degree and threshold that follow from this participant's own assumptions.
 
         Raises:
-            ProtocolError: One came before; this participant is not in it; a neighbour's key was changed, is
-                not signed as it has to be or stands there twice; or the cohort does not hold the assumptions.
+            ProtocolError: One came before; this participant is not in it; a neighbour's key was changed, is not
+                signed as it has to be or stands there twice; or the cohort does not hold the assumptions.
         """
         if self._place is not None:
             raise ProtocolError("a second roster came; a run has one", step=Kind.ROSTER.step)
         self._place = take_place(
-            roster, self._key, self._advert, self._run, self._assumptions, self._authenticator
+            roster,
+            self._key,
+            self._advert,
+            self._run,
+            self._assumptions,
+            self._authenticator,
+            self._cipher,
         )
         return self._place.cohort
 
@@ -152,7 +166,7 @@ class Participant:
         number = body.number
         self._later(number, Kind.START)
         begun = body.members(place.cohort.size)
-        partners = self._enough(begun, Kind.START)
+        partners = place.enough(begun, Kind.START)
         sealed = body.pieces(len(partners), SEALED)
         body.end()
         shares = {}
@@ -169,13 +183,15 @@ class Participant:
         self._round = RoundState(number, "begun", begun, shares)
         return number
 
-    def mask(self, vector: Words, made_of: bytes = b"") -> bytes:
+    def mask(self, vector: Words, made_of: bytes = b"", *, add: AddStreams | None = None) -> bytes:
         """Mask a vector in place, and make message 5, which travels beside it.
 
         Args:
             vector: (n,) uint32 or uint64, contiguous, as `quantisation.quantise` makes it.
             made_of: Digest of all that the coordinator said which the vector depends on; no sum is opened in which
                 a neighbour has another.
+            add: Adds the masks instead, say on a GPU. What it raises ends this participant's part in the round: the
+                masks count as used, and what stands in the vector must not leave.
 
         Raises:
             ProtocolError: The round has not begun, or a vector was masked in it.
@@ -185,10 +201,12 @@ class Participant:
         check_words(vector)
         partners = place.among(at.begun)
         seeds = [keys.pair_seed(place.pairs[other], at.number, place.index, other) for other in partners]
-        streams = Streams([keys.stream_key(seed) for seed in [self._secret(b"self mask", at.number), *seeds]])
+        seeds.insert(0, self._secret(b"self mask", at.number))
+        masks = [keys.stream_key(seed, self._cipher) for seed in seeds]
+        minus = np.array([False, *(other < place.index for other in partners)])
         # The state goes first: should this be interrupted, no second vector meets the same masks.
         at.done = "masked"
-        streams.add(vector, np.array([False, *(other < place.index for other in partners)]))
+        add_streams(self._cipher, masks, minus, vector, add=add)
         at.made_of = made_of
         digest = self._digest("begun", at.number, at.begun, made_of=made_of)
         tagged = b"".join(self._tag(b"masked", at.number, other, digest) for other in partners)
@@ -217,8 +235,7 @@ class Participant:
     def reveal(self, request: bytes) -> bytes:
         """Take message 8 (under `curious` message 6) and make message 9: one share for each neighbour.
 
-        Of a neighbour whose vector came it is the share of its self mask, of another that of its box: never
-            both.
+        Of a neighbour whose vector came it is the share of its self mask, of another that of its box, never both.
         All shares of the round are forgotten.
 
         Raises:
@@ -258,21 +275,6 @@ class Participant:
         if not last < number <= MOST_ROUNDS:
             raise ProtocolError(f"round {number} comes after round {last}; rounds only go up", step=kind.step)
 
-    def _enough(self, members: frozenset[int], kind: Kind) -> tuple[int, ...]:
-        """The neighbours in a set; refuses one in which this participant is not, or not well hidden."""
-        place = self._met()
-        limits, partners = place.cohort.parameters, place.among(members)
-        if place.index not in members:
-            raise ProtocolError("this participant is not among those that take part", step=kind.step)
-        if len(members) < limits.least or len(partners) < limits.threshold:
-            raise ProtocolError(
-                f"{len(members)} of {limits.cohort} participants and {len(partners)} of {limits.degree} "
-                f"neighbours take part; {limits.least} and {limits.threshold} are needed, or the sum would protect "
-                "too little",
-                step=kind.step,
-            )
-        return partners
-
     def _survivors(self, raw: bytes, at: RoundState) -> frozenset[int]:
         cohort = self._met().cohort
         step = Kind.SURVIVORS
@@ -281,7 +283,7 @@ class Participant:
         if not survivors <= at.begun:
             raise ProtocolError("a participant came in after the round had begun", step=step.step)
         digest = self._digest("begun", at.number, at.begun, made_of=at.made_of)
-        for other, found in tags(body, self._enough(survivors, step)).items():
+        for other, found in tags(body, self._met().enough(survivors, step)).items():
             if not self._tagged(b"masked", at.number, other, digest, found):
                 raise ProtocolError(
                     f"participant {other} did not mask with the participants that this one was told of, or was sent "
@@ -347,8 +349,7 @@ class Participant:
     def save(self) -> bytes:
         """All of the state, secrets in clear: for a place that only this participant reads.
 
-        A participant that goes on from an older state than its newest can be made to answer twice, which
-        gives its
+        A participant that goes on from an older state than its newest can be made to answer twice, which gives its
         vector away: write the state before what was answered is sent, and keep only the newest.
         """
         place = self._place
@@ -367,25 +368,29 @@ class Participant:
 
     @classmethod
     def restore(
-        cls, saved: bytes, assumptions: Assumptions, authenticator: Authenticator | None = None
+        cls,
+        saved: bytes,
+        assumptions: Assumptions,
+        authenticator: Authenticator | None = None,
+        cipher: StreamCipher = "aes",
     ) -> Participant:
         """The participant that a state is of.
 
         Args:
             saved: From `save`.
-            assumptions, authenticator: As it had.
+            assumptions, authenticator, cipher: As it had.
 
         Raises:
             ValueError: It is no state, or one of another version.
         """
         state = load(saved)
-        made = cls(state.name, state.run, assumptions)
+        made = cls(state.name, state.run, assumptions, cipher=cipher)
         made._authenticator = authenticator
         made._key = OwnKey(state.name, X25519PrivateKey.from_private_bytes(state.key))
         made._advert = Advert(state.name, made._key.public, state.signature)
         made._root, made._round = state.root, state.round
         if state.leaves:
-            cohort = cohort_of(state.run, state.leaves, assumptions)
+            cohort = cohort_of(state.run, state.leaves, assumptions, cipher)
             index = cohort.leaves.index(keys.leaf(state.name, made._key.public))
             made._place = Place(cohort, index, state.pairs)
         return made

@@ -11,6 +11,7 @@ from crypto.secagg.keys import Advert, OwnKey
 from crypto.secagg.messages import Kind, Roster
 from crypto.secagg.protocol import Cohort, cohort_of
 from crypto.signatures import Authenticator
+from crypto.streams import StreamCipher
 
 _STEP = Kind.ROSTER.step
 
@@ -38,6 +39,28 @@ class Place:
         """The neighbours in a set, ascending."""
         return tuple(other for other in self.pairs if other in members)
 
+    def enough(self, members: frozenset[int], kind: Kind) -> tuple[int, ...]:
+        """The neighbours in a set.
+
+        Args:
+            members: That take part.
+            kind: Of the message that says so.
+
+        Raises:
+            ProtocolError: This participant is not in the set, or not well hidden there.
+        """
+        limits, partners = self.cohort.parameters, self.among(members)
+        if self.index not in members:
+            raise ProtocolError("this participant is not among those that take part", step=kind.step)
+        if len(members) < limits.least or len(partners) < limits.threshold:
+            raise ProtocolError(
+                f"{len(members)} of {limits.cohort} participants and {len(partners)} of {limits.degree} "
+                f"neighbours take part; {limits.least} and {limits.threshold} are needed, or the sum would protect "
+                "too little",
+                step=kind.step,
+            )
+        return partners
+
 
 def take_place(
     roster: bytes,
@@ -46,13 +69,14 @@ def take_place(
     run: bytes,
     assumptions: Assumptions,
     authenticator: Authenticator | None,
+    cipher: StreamCipher = "aes",
 ) -> Place:
     """Check message 2 and agree on a secret with each neighbour.
 
     Args:
         roster: As it came.
         key, advert: This participant's own.
-        run, assumptions, authenticator: As in `Participant`.
+        run, assumptions, authenticator, cipher: As in `Participant`.
 
     Raises:
         ProtocolError: This participant is not in it; a neighbour's key was changed, is not signed as it has
@@ -60,7 +84,7 @@ def take_place(
     """
     told = Roster.decode(roster)
     try:
-        cohort = cohort_of(run, told.leaves, assumptions)
+        cohort = cohort_of(run, told.leaves, assumptions, cipher)
     except NoParameters as error:
         raise ProtocolError(str(error), step=_STEP) from None
     except ValueError as error:

@@ -71,8 +71,8 @@ Bytes in a round, besides the vector: v sends 208 for each neighbour and gets 11
 each message has 26 bytes of head. Of the roster v gets 32 n bytes and its neighbours' keys, once.
 
 Assumption: gap Diffie-Hellman over X25519, HKDF and SHA-256 random oracles, HMAC a pseudo-random function,
-AES-128-CTR a pseudo-random generator, ChaCha20-Poly1305 authenticated encryption, identities known
-beforehand.
+G (AES-128-CTR, or ChaCha20 where all agree on it) a pseudo-random generator, ChaCha20-Poly1305 authenticated
+encryption, identities known beforehand.
 
 Source: Bonawitz et al., "Practical secure aggregation for privacy-preserving machine learning", CCS 2017
 (eprint 2017/281); Bell et al., "Secure single-server aggregation with (poly)logarithmic overhead", CCS 2020
@@ -92,6 +92,7 @@ from dataclasses import dataclass, field
 from crypto.errors import ProtocolError
 from crypto.secagg.graph import Assumptions, Graph, Parameters, parameters
 from crypto.secagg.keys import PERSON
+from crypto.streams import StreamCipher, check_cipher
 
 RUN = 32
 """Bytes that name a run."""
@@ -145,6 +146,7 @@ class Cohort:
         parameters: That follow.
         binding: Digest of the run and of all this, 32 bytes.
         graph: Of the neighbours.
+        cipher: Of the masks.
     """
 
     leaves: tuple[bytes, ...]
@@ -152,6 +154,7 @@ class Cohort:
     parameters: Parameters
     binding: bytes
     graph: Graph = field(repr=False, compare=False)
+    cipher: StreamCipher = "aes"
 
     @property
     def size(self) -> int:
@@ -159,16 +162,19 @@ class Cohort:
         return len(self.leaves)
 
 
-def cohort_of(run: bytes, leaves: Iterable[bytes], assumptions: Assumptions) -> Cohort:
+def cohort_of(
+    run: bytes, leaves: Iterable[bytes], assumptions: Assumptions, cipher: StreamCipher = "aes"
+) -> Cohort:
     """The cohort that a list of advertised keys makes.
 
     Args:
         run: 32 bytes that no other run has.
         leaves: `keys.leaf` of each advertised key.
         assumptions: About the cohort.
+        cipher: Of the masks. It is in the binding: sides that have another understand nothing of each other.
 
     Raises:
-        ValueError: A leaf stands there twice, or (`NoParameters`) the cohort is too small for the
+        ValueError: A leaf stands there twice, there is no such cipher, or (`NoParameters`) the cohort is too small for the
             assumptions.
     """
     if len(run) != RUN:
@@ -177,13 +183,17 @@ def cohort_of(run: bytes, leaves: Iterable[bytes], assumptions: Assumptions) -> 
     # By the name's half: one that colludes could otherwise be a whole cohort, with a key for each place.
     if len({leaf[:PERSON] for leaf in ordered}) != len(ordered):
         raise ValueError("a participant stands in the roster twice")
+    check_cipher(cipher)
     found = parameters(len(ordered), assumptions)
     told = struct.pack(
         "<IIII?", found.cohort, found.degree, found.threshold, found.least, assumptions.adversary == "active"
     ) + b"".join(ordered)
+    if cipher != "aes":
+        # What stands before it has a length that follows from the cohort; AES adds nothing, as in the first version.
+        told += b"cipher " + cipher.encode()
     binding = hashlib.sha256(_BINDING + run + told).digest()
     seed = hashlib.sha256(b"fedcore secagg graph 1" + binding).digest()
-    return Cohort(ordered, assumptions, found, binding, Graph(found.cohort, found.degree, seed))
+    return Cohort(ordered, assumptions, found, binding, Graph(found.cohort, found.degree, seed), cipher)
 
 
 def set_digest(cohort: Cohort, step: str, number: int, *sets: bytes) -> bytes:

@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from crypto.errors import ProtocolError
-from crypto.kernels.keystream import Streams, check_words
+from crypto.kernels.keystream import check_words
 from crypto.secagg import keys
 from crypto.secagg.messages import COORDINATOR, SHARE, Kind, Reader, Shares, bitmap, pack, tags, unpack
 from crypto.secagg.protocol import Cohort, RoundFailed
 from crypto.secagg.shamir import combine
+from crypto.streams import AddStreams, add_streams
 
 Words = npt.NDArray[Any]
 
@@ -180,11 +181,12 @@ class Round:
         body.end()
         self._revealed[v] = dict(zip(partners, pieces, strict=True))
 
-    def finish(self, *, threads: int = 1) -> Words:
+    def finish(self, *, threads: int = 1, add: AddStreams | None = None) -> Words:
         """The sum of the survivors' vectors, modulo two to the bits of their words.
 
         Args:
             threads: That take masks away at once, each from its part of the vector.
+            add: Takes them away instead, say on a GPU.
 
         Raises:
             RoundFailed: Too few revealed their shares, or what somebody shared is not what it committed to.
@@ -195,19 +197,18 @@ class Round:
         self._enough(Kind.REVEAL, self._revealed, len(self._revealed))
         self._finished = True
         survivors = self._survivors or frozenset()
-        streams, minus = [], []
+        left, minus = [], []
         for v in sorted(survivors):
-            streams.append(self._secret(v, 0))
+            left.append(self._secret(v, 0))
             minus.append(True)
         for v in sorted(self.begun - survivors):
             seeds = self._seeds(v)
             for w in self._partners(v, survivors):
-                streams.append(seeds[w])
+                left.append(seeds[w])
                 # Who has the smaller index added it.
                 minus.append(w < v)
-        Streams([keys.stream_key(seed) for seed in streams]).add(
-            self._total, np.array(minus), threads=threads
-        )
+        found = [keys.stream_key(seed, self.cohort.cipher) for seed in left]
+        add_streams(self.cohort.cipher, found, np.array(minus), self._total, threads=threads, add=add)
         return self._total
 
     # ---- helpers -----------------------------------------------------------------------------------------------------

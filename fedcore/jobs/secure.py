@@ -11,6 +11,9 @@ from fedcore.jobs.common import Strict
 SumProtocol = Literal["secagg+", "threshold", "ckks", "paillier"]
 """What a sum is protected by."""
 
+MaskCipher = Literal["aes", "chacha20"]
+"""What pairwise masks and the randomness of rounding are drawn from."""
+
 
 class SecureAggregation(Strict):
     """With a protocol the coordinator learns the weighted mean of updates and metrics, and no single one.
@@ -30,6 +33,8 @@ class SecureAggregation(Strict):
             saves `secagg+` one exchange, and is all that `ckks` and `paillier` hold against.
         least_cohort: Fewest participants in a sum. With 2, each can compute the other's update.
         key_bits: Of the key of `paillier`.
+        cipher: Of the masks of `secagg+`: `aes` (AES-128) is fastest on processors with AES instructions; `chacha20` gains
+            where sites or the coordinator have GPUs, which then round and mask, and on processors without them.
         examples: `protected`: numbers of rows, and sums of `standardize: federated`, leave a site inside a protected sum
             only; `clear`: the coordinator is told each site's.
     """
@@ -43,6 +48,7 @@ class SecureAggregation(Strict):
     least_cohort: int = Field(default=3, ge=2)
     examples: Literal["protected", "clear"] = "protected"
     key_bits: int = Field(default=3072, ge=2048, le=16384, multiple_of=16)
+    cipher: MaskCipher = "aes"
 
     @model_validator(mode="before")
     @classmethod
@@ -56,6 +62,11 @@ class SecureAggregation(Strict):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if self.cipher != "aes" and self.protocol != "secagg+":
+            raise ValueError(
+                f"cipher: {self.cipher} is for the masks of secagg+; under {self.protocol} there are none. Leave it out, or "
+                f"write {{protocol: secagg+, cipher: {self.cipher}}}"
+            )
         if self.protocol not in ("ckks", "paillier"):
             return self
         if self.adversary == "active":

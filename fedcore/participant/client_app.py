@@ -167,7 +167,8 @@ def _secure(resolve: Callable[[Context], Participant], signed: bool) -> Mod:
             return call_next(message, context)
         from fedcore.participant.mods import secure
 
-        own = secure.own_of(participant, signed)
+        device = request.local.device if isinstance(request, TrainRequest) else "cpu"
+        own = secure.own_of(participant, signed, device)
         return secure.secure_aggregation(lambda message, context: own)(message, context, call_next)
 
     return mod

@@ -20,7 +20,8 @@ same whether words are added modulo 2^bits under masks or as whole numbers under
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crypto.quantisation import NotFinite, quantise, weighted_mean
+from crypto.streams import KEY_BYTES, StreamCipher
 from fedcore.errors import DataError, JobError
 from fedcore.participant.protected_form import LARGEST, SHORT, WIDE, Form, Kind, Layout
 from strategies.base import EXTRA, is_statistic
@@ -42,7 +44,9 @@ __all__ = [
     "Kind",
     "Layout",
     "Mean",
+    "Prepared",
     "pack",
+    "prepared",
     "same_metrics",
     "unpack",
 ]
@@ -70,8 +74,99 @@ class Mean:
     error: float | None = None
 
 
+@dataclass(frozen=True, repr=False)
+class Prepared:
+    """The vector of one participant without its narrow values, which are still to be rounded.
+
+    Args:
+        vector: Words, with zeros in the place of narrow values and of how many were clipped.
+        layout: What stands where in it.
+        form: Of the round.
+        weight: Of the participant.
+        sources: Narrow values in their order, and what they are changes from, if from anything.
+    """
+
+    vector: NDArray
+    layout: Layout
+    form: Form
+    weight: int
+    sources: tuple[tuple[NDArray, NDArray | None], ...]
+
+    @property
+    def count(self) -> int:
+        """Narrow values, the known ones among them."""
+        return self.layout.narrow() + self.form.checks
+
+    def pieces(self, most: int) -> Iterator[tuple[int, NDArray]]:
+        """Narrow values some at a time, so that no second vector of them is made.
+
+        Args:
+            most: Values in a piece, a multiple of 16.
+
+        Returns:
+            Where each begins, and the piece, of `layout.dtype`; overwritten by the next.
+        """
+        piece = np.empty(min(self.count, most), self.layout.dtype)
+        filled = at = 0
+        for values, base in self.sources:
+            start = 0
+            while start < len(values):
+                taken = min(len(values) - start, len(piece) - filled)
+                into = piece[filled : filled + taken]
+                into[:] = values[start : start + taken]
+                if base is not None:
+                    np.subtract(into, base[start : start + taken], out=into)
+                start, filled = start + taken, filled + taken
+                if filled == len(piece):
+                    yield at, piece
+                    at, filled = at + filled, 0
+        if filled:
+            yield at, piece[:filled]
+
+    def round(self, cipher: StreamCipher = "aes", seed: bytes | None = None) -> None:
+        """Put the narrow values into the vector.
+
+        Args:
+            cipher: That rounding is drawn from.
+            seed: Key and nonce of it, never used before; from the operating system if not given.
+
+        Raises:
+            DataError: Some are NaN or infinite.
+        """
+        key = secrets.token_bytes(KEY_BYTES[cipher]) if seed is None else seed
+        clipped = strange = 0
+        for at, piece in self.pieces(PIECE):
+            out = self.vector[at : at + len(piece) + 1]
+            try:
+                # Its last word is the weight, which the next piece writes over.
+                clipped += quantise(
+                    piece, self.form.narrow, weight=self.weight, out=out, seed=key, cipher=cipher, first=at
+                )[1]
+            except NotFinite as error:
+                strange += error.count
+        self.told(clipped, strange)
+
+    def told(self, clipped: int, strange: int) -> None:
+        """Note how many narrow values were clipped.
+
+        Args:
+            clipped: So many.
+            strange: How many are NaN or infinite.
+
+        Raises:
+            DataError: Some are.
+        """
+        if strange:
+            raise DataError(f"the update has NaN or infinite values ({strange} of {self.count})")
+        self.vector[self.count + 1] = min(clipped, (2**31 - 1) // self.form.cohort)
+
+
 def pack(
-    arrays: Mapping[str, NDArray], before: Mapping[str, NDArray], metrics: Mapping[str, Any], form: Form
+    arrays: Mapping[str, NDArray],
+    before: Mapping[str, NDArray],
+    metrics: Mapping[str, Any],
+    form: Form,
+    cipher: StreamCipher = "aes",
 ) -> tuple[NDArray, Layout]:
     """The vector of one participant, still in clear.
 
@@ -80,6 +175,7 @@ def pack(
         before: What came, by name.
         metrics: With `num-examples`, its weight. NaN says not defined here; lists are left out.
         form: Of the round.
+        cipher: That rounding is drawn from.
 
     Returns:
         Words of `form.bits` bits, contiguous, and what stands where.
@@ -88,6 +184,15 @@ def pack(
         DataError: A value is NaN, infinite or too large to be summed.
         JobError: There is no whole number of examples, or more than the form allows.
     """
+    made = prepared(arrays, before, metrics, form)
+    made.round(cipher)
+    return made.vector, made.layout
+
+
+def prepared(
+    arrays: Mapping[str, NDArray], before: Mapping[str, NDArray], metrics: Mapping[str, Any], form: Form
+) -> Prepared:
+    """As `pack`, but for the narrow values."""
     weight = _weight(metrics, form)
     told = sorted(name for name, value in metrics.items() if name != EXAMPLES and not isinstance(value, list))
     new = [name for name in told if name not in form.metrics][: form.spare]
@@ -99,13 +204,12 @@ def pack(
     )
     vector = np.zeros(layout.words(form), dtype=form.narrow.dtype)
     count = layout.narrow() + form.checks
-    clipped = _put_narrow(vector, arrays, before, layout, form, weight)
+    sources = tuple(_sources(arrays, before, layout, form))
     vector[count] = weight
-    vector[count + 1] = min(clipped, (2**31 - 1) // form.cohort)
     wide = [np.asarray(arrays[each.name], np.float64).ravel() for each in layout.arrays if each.wide]
     at = _put(vector, count + 2, np.concatenate(wide), weight, form) if wide else count + 2
     _put_metrics(vector, at, layout.metrics, metrics, weight, form)
-    return vector, layout
+    return Prepared(vector, layout, form, weight, sources)
 
 
 def unpack(total: NDArray, layout: Layout, before: Mapping[str, NDArray], form: Form) -> Mean:
@@ -179,57 +283,18 @@ def _is_wide(name: str, value: NDArray) -> bool:
     return value.dtype.kind != "f" or is_statistic(name) or short
 
 
-def _put_narrow(
-    vector: NDArray,
-    arrays: Mapping[str, NDArray],
-    before: Mapping[str, NDArray],
-    layout: Layout,
-    form: Form,
-    weight: int,
-) -> int:
-    """Quantise the narrow values, as changes where something came of that name, and the known ones.
-
-    A piece at a time, so that no second vector of them is made; how many were clipped.
-    """
-    sources: list[tuple[NDArray, NDArray | None]] = []
+def _sources(
+    arrays: Mapping[str, NDArray], before: Mapping[str, NDArray], layout: Layout, form: Form
+) -> Iterator[tuple[NDArray, NDArray | None]]:
+    """Narrow values, each with what it is a change from where something came of that name; then the known ones."""
     for each in layout.arrays:
         if each.wide:
             continue
         base = before.get(each.name) if form.changes else None
         if base is not None and base.shape != each.shape:
             raise JobError(f"the update's {each.name!r} has another shape than the array that came")
-        sources.append((arrays[each.name].ravel(), None if base is None else base.ravel()))
-    sources.append((_checks(layout, form), None))
-    count = layout.narrow() + form.checks
-    piece = np.empty(min(count, PIECE), layout.dtype)
-    filled = at = clipped = strange = 0
-
-    def put() -> None:
-        nonlocal filled, at, clipped, strange
-        try:
-            # Its last word is the weight, which the next piece writes over.
-            _, cut = quantise(piece[:filled], form.narrow, weight=weight, out=vector[at : at + filled + 1])
-            clipped += cut
-        except NotFinite as error:
-            strange += error.count
-        at, filled = at + filled, 0
-
-    for values, base in sources:
-        start = 0
-        while start < len(values):
-            taken = min(len(values) - start, len(piece) - filled)
-            into = piece[filled : filled + taken]
-            into[:] = values[start : start + taken]
-            if base is not None:
-                np.subtract(into, base[start : start + taken], out=into)
-            start, filled = start + taken, filled + taken
-            if filled == len(piece):
-                put()
-    if filled:
-        put()
-    if strange:
-        raise DataError(f"the update has NaN or infinite values ({strange} of {count})")
-    return clipped
+        yield arrays[each.name].ravel(), None if base is None else base.ravel()
+    yield _checks(layout, form), None
 
 
 def _checks(layout: Layout, form: Form) -> NDArray:

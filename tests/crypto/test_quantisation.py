@@ -10,7 +10,9 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from crypto.kernels.chacha import keystream_reference
 from crypto.quantisation import FixedPoint, NotFinite, quantise, weighted_mean
+from crypto.streams import CIPHERS, KEY_BYTES, StreamCipher, streams
 
 CLIPS = st.floats(2.0**-20, 2.0**20)
 
@@ -194,3 +196,49 @@ def test_a_sum_with_an_impossible_weight_is_refused(weight: int) -> None:
 def test_a_sum_of_other_words_is_refused() -> None:
     with pytest.raises(ValueError, match="uint32 and a weight are expected"):
         weighted_mean(np.ones(4, dtype=np.uint64), FixedPoint(1.0, 3, 10))
+
+
+# ---- ciphers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("length", [0, 1, 17, 5003])
+def test_rounding_takes_four_bytes_of_the_stream_for_each_number(bits: int, dtype: str, length: int) -> None:
+    form, seed = FixedPoint(1.0, 10, 1000, bits), bytes(range(44))
+    values = np.random.default_rng(length).normal(size=length).astype(dtype)
+    fractions = np.frombuffer(keystream_reference(seed, 4 * length), "<u4") * 2.0**-32
+    scaled = np.clip(values.astype(np.float64), -1, 1) * (777 * form.scale)
+    expected = np.floor(scaled + fractions).astype(np.int64)
+    vector, clipped = quantise(values, form, weight=777, seed=seed, cipher="chacha20")
+    assert signed(vector[:-1]) == expected.tolist() and vector[-1] == 777
+    assert clipped == (np.abs(values) > 1).sum()
+
+
+@pytest.mark.parametrize("cipher", CIPHERS)
+@pytest.mark.parametrize("first", [0, 16, 4096, 4112, 4992])
+def test_pieces_of_a_vector_are_rounded_as_the_whole(cipher: StreamCipher, first: int) -> None:
+    form, seed = FixedPoint(1.0, 10, 7), bytes(range(KEY_BYTES[cipher]))
+    values = np.random.default_rng(0).normal(size=5003).astype("f4")
+    whole, _ = quantise(values, form, weight=3, seed=seed, cipher=cipher)
+    part, _ = quantise(values[first:], form, weight=3, seed=seed, cipher=cipher, first=first)
+    assert np.array_equal(part, whole[first:])
+
+
+@pytest.mark.parametrize("first", [-16, 1, 8])
+def test_a_piece_that_begins_inside_a_block_is_refused(first: int) -> None:
+    with pytest.raises(ValueError, match="multiples of 16"):
+        quantise(np.zeros(3), FixedPoint(1.0, 3), first=first)
+
+
+@pytest.mark.parametrize(("cipher", "size"), [("aes", 44), ("chacha20", 28)])
+def test_a_seed_of_another_cipher_is_refused(cipher: StreamCipher, size: int) -> None:
+    with pytest.raises(ValueError, match="bytes of key and nonce"):
+        quantise(np.zeros(3), FixedPoint(1.0, 3), cipher=cipher, seed=bytes(size))
+
+
+def test_an_unknown_cipher_is_refused() -> None:
+    with pytest.raises(ValueError, match="'rc4'; allowed: aes, chacha20"):
+        quantise(np.zeros(3), FixedPoint(1.0, 3), cipher="rc4")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="'rc4'; allowed: aes, chacha20"):
+        streams("rc4", [])  # type: ignore[arg-type]

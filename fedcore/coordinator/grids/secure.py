@@ -36,7 +36,7 @@ from fedcore.coordinator.grids.secure_account import Account
 from fedcore.coordinator.grids.secure_stages import Stages, alike, record, told_bytes, told_text
 from fedcore.flower import NDArray, array_record, arrays_in, ndarrays
 from fedcore.jobs.request import SECURE
-from fedcore.jobs.secure import SumProtocol
+from fedcore.jobs.secure import MaskCipher, SumProtocol
 from fedcore.participant.mods.protocols.base import ACTIVE, KEY_BITS, PROTOCOLS, Agreed, needs
 from fedcore.participant.protected import MASKED, Form, Layout, same_metrics, unpack
 from fedcore.participant.protected_steps import StepForm, StepLayout, unpack_steps
@@ -68,6 +68,7 @@ class SecureAggregationGrid(Layer):
         bits: Of the modulus, 32 or 64.
         largest_weight: Examples that one participant can have.
         key_bits: Of Paillier's key.
+        cipher: Of the masks of `secagg+`.
         name_of: Participant by node id, as it calls itself; the number itself when None.
         authenticator: Checks keys with the pinned identities; None where they are not signed.
         control: Type of the protocol's own messages; that of the exchange when None, which every `ClientApp` knows.
@@ -95,6 +96,7 @@ class SecureAggregationGrid(Layer):
         bits: int = 32,
         largest_weight: int = 2**16,
         key_bits: int = KEY_BITS,
+        cipher: MaskCipher = "aes",
         name_of: Callable[[int], str] | None = None,
         authenticator: Authenticator | None = None,
         control: str | None = None,
@@ -104,7 +106,7 @@ class SecureAggregationGrid(Layer):
         steps: bool = False,
     ) -> None:
         super().__init__(grid)
-        self.agreed = Agreed(assumptions or Assumptions(), protocol, key_bits)
+        self.agreed = Agreed(assumptions or Assumptions(), protocol, key_bits, cipher)
         unfit(self.agreed, bits)
         self.assumptions = self.agreed.assumptions
         self.clip, self.bits, self.largest_weight = clip, bits, largest_weight

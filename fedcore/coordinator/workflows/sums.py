@@ -72,6 +72,7 @@ def sums_grid(
         clip=asked.clip,
         bits=asked.bits,
         key_bits=asked.key_bits,
+        cipher=asked.cipher,
         largest_weight=largest_weight,
         name_of=lambda node: members.get(node, f"node {node}"),
         authenticator=authenticator(None, settings.keys) if settings.engine == "deployment" else None,

@@ -9,6 +9,9 @@ gradient of its output. Its squared norm takes either of two ways, whichever tak
 and the weighted sum over rows, with weights c, is one matrix product, (c D)^T A, over rows and positions together. Convolutions
 are linear layers over unfolded inputs; an embedding is one over unit vectors.
 
+On a GPU both ways are kernels that make a tile at a time (`fedcore.learning.kernels.norms`), and so is the sum
+(`fedcore.learning.kernels.accumulate`); what a norm made is kept for the sum where it is small.
+
 A ghost norm is a difference of large numbers where positions cancel each other. What rounding can take away there is added
 (`_slack`), so that a norm is never too small and a clip never too weak.
 
@@ -24,8 +27,14 @@ from typing import Protocol
 
 import torch
 
+from fedcore.learning.kernels import accumulate, dispatch, norms
+
 AT_A_TIME = 2**24
 """Numbers that a norm makes at a time, at most (64 MiB in float32)."""
+KEPT = 2**26
+"""Numbers of gradients that a GPU keeps from a norm for the sum, at most (256 MiB): beyond, the sum makes them again."""
+
+_HALF = frozenset((torch.float16, torch.bfloat16))
 
 
 class Part(Protocol):
@@ -49,8 +58,8 @@ class Outer:
     """Sums of outer products: the weight of a linear layer or of a convolution.
 
     Args:
-        inputs: A, `[n, g, t, k]`: rows, groups, positions, inputs.
-        outputs: D, `[n, g, t, o]`.
+        inputs: A, `[n, g, t, k]`: rows, groups, positions, inputs. Of half precision, what is made of it is float32.
+        outputs: D, `[n, g, t, o]`, of the same type.
         shape: Of the parameter, with (out, in, kernel...) for a convolution.
     """
 
@@ -65,6 +74,8 @@ class Outer:
         o = self.outputs.shape[3]
         if t == 1 and g == 1:
             return _squares(self.inputs.reshape(n, k)) * _squares(self.outputs.reshape(n, o))
+        if dispatch.usable(self.inputs, self.outputs):
+            return self._by_kernel()
         ghost = t * (k + o) < k * o
         size = g * (2 * t * t if ghost else k * o)
         most = max(1, AT_A_TIME // max(1, size))
@@ -73,14 +84,25 @@ class Outer:
             return torch.cat([self._rows(start, start + most).squared_norms() for start in starts])
         if ghost:
             return self._ghost(n * g, t)
-        self._made = self.outputs.mT @ self.inputs
+        self._made = _wide(self.outputs).mT @ _wide(self.inputs)
         return _squares(self._made.view(n, -1))
+
+    def _by_kernel(self) -> torch.Tensor:
+        n, g, t, k = self.inputs.shape
+        o = self.outputs.shape[3]
+        # Groups are rows of their own until their norms are added.
+        inputs, outputs = self.inputs.reshape(n * g, t, k), self.outputs.reshape(n * g, t, o)
+        if norms.ghost_is_less(t, k, o) or n * g * k * o > KEPT:
+            return norms.squared_norms(inputs, outputs).view(n, g).sum(1)
+        found, made = norms.norms_and_gradients(inputs, outputs)
+        self._made = made
+        return found.view(n, g).sum(1)
 
     def _rows(self, start: int, end: int) -> Outer:
         return Outer(self.inputs[start:end], self.outputs[start:end], self.shape)
 
     def _ghost(self, many: int, t: int) -> torch.Tensor:
-        a, d = self.inputs.reshape(many, t, -1), self.outputs.reshape(many, t, -1)
+        a, d = _wide(self.inputs).reshape(many, t, -1), _wide(self.outputs).reshape(many, t, -1)
         aa, dd = torch.bmm(a, a.mT), torch.bmm(d, d.mT)
         slack = _slack(torch.diagonal(aa, dim1=1, dim2=2) * torch.diagonal(dd, dim1=1, dim2=2))
         found = torch.bmm(aa.view(many, 1, t * t), dd.view(many, t * t, 1)).view(many)
@@ -90,17 +112,21 @@ class Outer:
         """See `Part`."""
         n, g, t, k = self.inputs.shape
         o = self.outputs.shape[3]
+        weights = _wide(weights)
         if self._made is not None:
             return self._shaped((weights @ self._made.view(n, -1)).view(1, g, o, k))[0]
-        scaled = self.outputs * weights.view(n, 1, 1, 1)
-        if g == 1:
-            flat = scaled.reshape(n * t, o).T @ self.inputs.reshape(n * t, k)
+        if g == 1 and dispatch.usable(self.inputs, self.outputs, weights):
+            flat = accumulate.weighted_sum(self.inputs[:, 0], self.outputs[:, 0], weights)
             return self._shaped(flat.view(1, 1, o, k))[0]
-        return self._shaped(torch.einsum("ngto,ngtk->gok", scaled, self.inputs)[None])[0]
+        inputs, scaled = _wide(self.inputs), _wide(self.outputs) * weights.view(n, 1, 1, 1)
+        if g == 1:
+            flat = scaled.reshape(n * t, o).T @ inputs.reshape(n * t, k)
+            return self._shaped(flat.view(1, 1, o, k))[0]
+        return self._shaped(torch.einsum("ngto,ngtk->gok", scaled, inputs)[None])[0]
 
     def each(self) -> torch.Tensor:
         """See `Part`."""
-        return self._shaped(self.outputs.mT @ self.inputs)
+        return self._shaped(_wide(self.outputs).mT @ _wide(self.inputs))
 
     def _shaped(self, found: torch.Tensor) -> torch.Tensor:
         """`[n, g, o, k]` as gradients; inputs of a convolution are unfolded channels last."""
@@ -126,7 +152,7 @@ class Rows:
 
     def weighted_sum(self, weights: torch.Tensor) -> torch.Tensor:
         """See `Part`."""
-        flat = weights @ self.gradients.reshape(len(self.gradients), -1)
+        flat = _wide(weights) @ _wide(self.gradients).reshape(len(self.gradients), -1)
         return flat.view(self.gradients.shape[1:])
 
     def each(self) -> torch.Tensor:
@@ -161,6 +187,7 @@ class Lookup:
             new = torch.ones_like(ranked)
             new[:, 1:] = ranked[:, 1:] != ranked[:, :-1]
             slot = torch.empty_like(ids).scatter_(1, order, new.cumsum(1) - 1)
+            d = _wide(d)
             sums = torch.zeros_like(d).scatter_add_(1, slot[:, :, None].expand_as(d), d)
             found.append(_squares(sums.view(len(d), -1)))
         return torch.cat(found) if found else self.outputs.new_zeros(0)
@@ -168,14 +195,15 @@ class Lookup:
     def weighted_sum(self, weights: torch.Tensor) -> torch.Tensor:
         """See `Part`."""
         e = self.outputs.shape[2]
-        scaled = (self.outputs * weights.view(-1, 1, 1)).reshape(-1, e)
+        scaled = (_wide(self.outputs) * _wide(weights).view(-1, 1, 1)).reshape(-1, e)
         return scaled.new_zeros(self.entries, e).index_add_(0, self.ids.flatten(), scaled)
 
     def each(self) -> torch.Tensor:
         """See `Part`."""
         n, _, e = self.outputs.shape
-        made = self.outputs.new_zeros(n, self.entries, e)
-        return made.scatter_add_(1, self.ids[:, :, None].expand_as(self.outputs), self.outputs)
+        outputs = _wide(self.outputs)
+        made = outputs.new_zeros(n, self.entries, e)
+        return made.scatter_add_(1, self.ids[:, :, None].expand_as(outputs), outputs)
 
 
 def joined(parts: list[Part]) -> Part:
@@ -202,7 +230,13 @@ def joined(parts: list[Part]) -> Part:
 
 def _squares(values: torch.Tensor) -> torch.Tensor:
     """Sums of squares over the second axis."""
-    return values.square().sum(1)
+    found: torch.Tensor = torch.linalg.vector_norm(_wide(values), dim=1)  # without a tensor of squares
+    return found.square_()
+
+
+def _wide(values: torch.Tensor) -> torch.Tensor:
+    """In float32, if they are of half precision: sums and squares of it overflow and round a clip away."""
+    return values.float() if values.dtype in _HALF else values
 
 
 def _slack(products: torch.Tensor) -> torch.Tensor:

@@ -38,9 +38,10 @@ from fedcore.participant.mods.protocols.base import ACTIVE, PROTOCOLS, STEP, Agr
 from fedcore.participant.mods.protocols.secagg import Masks
 from fedcore.participant.mods.protocols.shared_key import SharedKey
 from fedcore.participant.mods.protocols.threshold import Threshold
-from fedcore.participant.protected import MASKED, Form, Layout, pack
-from fedcore.participant.protected_steps import StepForm, StepLayout, pack_steps
-from fedcore.participant.sums import SumForm, SumLayout, pack_sums
+from fedcore.participant.mods.protocols.vectors import form_of, vector_of
+from fedcore.participant.protected import MASKED, Form
+from fedcore.participant.protected_steps import StepForm
+from fedcore.participant.sums import SumForm
 from fedcore.trust.signing import authenticator
 
 STATE = "fedcore.secure"
@@ -68,6 +69,7 @@ class Own:
         plain: Whether it answers a train or evaluate message that is not protected.
         protocols: That it takes part in.
         personal: Whether it takes part where each participant is sent another model or other settings.
+        device: To round and mask on where the cipher is one for GPUs: `auto`, `cuda`, `cuda:N`; `cpu` for none.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Own:
     plain: bool = False
     protocols: tuple[str, ...] = PROTOCOLS
     personal: bool = False
+    device: str = "cpu"
 
 
 def secure_aggregation(own: Callable[[Message, Context], Own]) -> Mod:
@@ -168,9 +171,13 @@ class _Asked:
         kept = _live.pop((self.context.node_id, self.session), None)
         if kept is not None and kept[0] == held[name]:
             return kept[1]
-        agreed = Agreed.from_json(str(held[f"{name} agreed"]))
+        agreed = self.agreed()
         saved: bytes = held[name]  # type: ignore[assignment]
         return _driver(agreed.protocol).restore(saved, agreed, self.own.authenticator)
+
+    def agreed(self) -> Agreed:
+        """What was agreed on in this session."""
+        return Agreed.from_json(str(self.held()[f"{self.session.hex()} agreed"]))
 
     def keep(self, me: Driver, agreed: Agreed | None = None) -> None:
         """Put the participant's state into the node's context; the oldest sessions are forgotten."""
@@ -240,7 +247,7 @@ def _masked(asked: _Asked, message: Message, context: Context, call_next: Client
     """Let the task run, and protect its vector."""
     if not _protected(message):
         raise JobError(f"a message of type {message.metadata.message_type} is not masked", step=STEP)
-    form = _form(asked.about)
+    form = form_of(asked.about)
     same = not isinstance(form, Form) or form.changes
     if not same and not asked.own.personal:
         raise PolicyRefused(
@@ -268,23 +275,18 @@ def _masked(asked: _Asked, message: Message, context: Context, call_next: Client
             step=STEP,
         )
     told_arrays = ndarrays(arrays[0]) if arrays else {}
-    layout: Layout | SumLayout | StepLayout
-    if isinstance(form, SumForm):
-        vector, layout = pack_sums(told_arrays, form)
-    elif isinstance(form, StepForm):
-        vector, layout = pack_steps(told_arrays, form)
-    else:
-        vector, layout = pack(told_arrays, before, metrics[0], form)
+    vector, layout, add = vector_of(
+        told_arrays, before, metrics[0] if metrics else {}, form, asked.agreed().cipher, asked.own.device
+    )
     with _locks[context.node_id]:
         me = asked.participant()
-        hidden, told = me.protect(asked.number, asked.body, vector, form, made_of)
+        if add is not None and isinstance(me, Masks):
+            hidden, told = me.protect(asked.number, asked.body, vector, form, made_of, add)
+        else:
+            hidden, told = me.protect(asked.number, asked.body, vector, form, made_of)
         asked.keep(me)
     record = ConfigRecord(asked.reply({**told, "about": layout.to_json()}))
     return Message(RecordDict({MASKED: array_record({MASKED: hidden}), SECURE: record}), reply_to=message)
-
-
-def _form(about: str) -> Form | SumForm | StepForm:
-    return SumForm.from_json(about) or StepForm.from_json(about) or Form.from_json(about)
 
 
 def _refuse_less_noise(asked: _Asked, reply: Message, form: Form | SumForm | StepForm) -> None:
@@ -300,7 +302,7 @@ def _refuse_less_noise(asked: _Asked, reply: Message, form: Form | SumForm | Ste
                 "the coordinator asks for a sum of whole numbers, which this update is not", step=STEP
             )
         return
-    agreed = Agreed.from_json(str(asked.held()[f"{asked.session.hex()} agreed"]))
+    agreed = asked.agreed()
     least, present = agreed.assumptions.least_cohort, int(noised["present"])  # type: ignore[arg-type]
     exact = isinstance(form, StepForm | SumForm)
     if not exact or least < present:
@@ -332,12 +334,13 @@ def _made_of(message: Message, about: str, same: bool) -> bytes:
     return state.digest()
 
 
-def own_of(participant: Site, signed: bool) -> Own:
+def own_of(participant: Site, signed: bool, device: str = "cpu") -> Own:
     """What a participant's own file says.
 
     Args:
         participant: Whose.
         signed: Keys are signed by its identity and checked with those that it pins.
+        device: That the job is worked on, as the job says it.
 
     Raises:
         IdentityError: They are to be signed, and it has no key or pins nobody.
@@ -362,7 +365,10 @@ def own_of(participant: Site, signed: bool) -> Own:
         pins = {name: peer.public_key for name, peer in peers.items()}
         signs = authenticator(identity_of(participant), pins)
     protocols = PROTOCOLS if policy.protocols == "any" else policy.protocols
-    return Own(participant.name, assumptions, signs, protocols=protocols, personal=policy.personal)
+    given = device if participant.resources.gpus == "auto" else "cpu"
+    return Own(
+        participant.name, assumptions, signs, protocols=protocols, personal=policy.personal, device=given
+    )
 
 
 def _anyone(message: Message, context: Context) -> Own:

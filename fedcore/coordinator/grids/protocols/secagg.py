@@ -14,6 +14,7 @@ from crypto.errors import ProtocolError
 from crypto.secagg.coordinator import Coordinator
 from crypto.secagg.round import Round
 from crypto.signatures import Authenticator
+from crypto.streams import AddStreams
 from fedcore.coordinator.grids.protocols.base import Session, Words
 from fedcore.coordinator.grids.secure_stages import Stages, told_bytes
 from fedcore.participant.mods.protocols.base import Agreed
@@ -25,7 +26,7 @@ class MaskSession(Session):
 
     def __init__(self, agreed: Agreed, authenticator: Authenticator | None) -> None:
         super().__init__(agreed, authenticator)
-        self._coordinator = Coordinator(self.run, agreed.assumptions, authenticator)
+        self._coordinator = Coordinator(self.run, agreed.assumptions, authenticator, agreed.cipher)
         self._shared: dict[int, set[str]] = {}
         self._round: Round | None = None
 
@@ -86,9 +87,18 @@ class MaskSession(Session):
         for name, told in stages.exchange("reveal", self.run, self.number, asked, self.nodes).items():
             with stages.using(name, "reveal"):
                 began.take_revealed(name, told_bytes(told, "message"))
-        total = began.finish()
+        total = began.finish(add=self._on_device())
         stages.account.blamed = sorted(began.blamed)
         return total
+
+    def _on_device(self) -> AddStreams | None:
+        """What takes masks away on the coordinator's GPU; None where the CPU does."""
+        if self.agreed.cipher != "chacha20":
+            return None
+        from fedcore.participant.protected_device import DeviceMasks, masking_device
+
+        device = masking_device("auto")
+        return DeviceMasks(device) if device is not None else None
 
     @property
     def _began(self) -> Round:

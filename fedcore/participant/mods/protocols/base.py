@@ -13,12 +13,13 @@ import numpy.typing as npt
 from crypto.secagg.graph import Assumptions
 from crypto.signatures import Authenticator
 from fedcore.errors import JobError
-from fedcore.jobs.secure import SumProtocol
+from fedcore.jobs.secure import MaskCipher, SumProtocol
 from fedcore.participant.protected import Form
 from fedcore.participant.protected_steps import StepForm
 from fedcore.participant.sums import SumForm
 
 PROTOCOLS: tuple[SumProtocol, ...] = get_args(SumProtocol)
+CIPHERS: tuple[MaskCipher, ...] = get_args(MaskCipher)
 ACTIVE = ("secagg+", "threshold")
 """Those that hold against a coordinator that says anything to anybody."""
 KEY_BITS = 3072
@@ -44,15 +45,20 @@ class Agreed:
         assumptions: About the cohort.
         protocol: Of the sums.
         key_bits: Of Paillier's key.
+        cipher: Of the masks of `secagg+`; under others it is `aes` and has no meaning.
     """
 
     assumptions: Assumptions = field(default_factory=Assumptions)
     protocol: SumProtocol = "secagg+"
     key_bits: int = KEY_BITS
+    cipher: MaskCipher = "aes"
 
     def to_json(self) -> str:
         """As it travels; the same text for the same contents."""
         told = {"protocol": self.protocol, "key_bits": self.key_bits, **asdict(self.assumptions)}
+        if self.cipher != "aes":
+            # Sides that know AES only understand all that asks for no other.
+            told["cipher"] = self.cipher
         return json.dumps(told, sort_keys=True)
 
     @classmethod
@@ -65,6 +71,7 @@ class Agreed:
         try:
             told = json.loads(text)
             protocol, bits = told.pop("protocol", "secagg+"), told.pop("key_bits", KEY_BITS)
+            cipher = told.pop("cipher", "aes")
             assumptions = Assumptions(**told)
         except (ValueError, TypeError, AttributeError) as error:
             raise JobError(f"the coordinator's assumptions cannot be used: {error}", step=STEP) from error
@@ -79,7 +86,13 @@ class Agreed:
                 "of 16",
                 step=STEP,
             )
-        return cls(assumptions, protocol, bits)
+        if cipher not in CIPHERS or (cipher != "aes" and protocol != "secagg+"):
+            raise JobError(
+                f"the coordinator asks for masks of {cipher!r} under {protocol}; this participant has "
+                f"{', '.join(CIPHERS)}, others than aes under secagg+ only",
+                step=STEP,
+            )
+        return cls(assumptions, protocol, bits, cipher)
 
 
 def needs(protocol: str) -> str | None:

@@ -6,6 +6,7 @@ from typing import Self
 
 from crypto.secagg.participant import Participant
 from crypto.signatures import Authenticator
+from crypto.streams import AddStreams
 from fedcore.participant.mods.protocols.base import MADE_OF_NOTHING, Agreed, AnyForm, Driver, Told, Words
 
 
@@ -22,12 +23,12 @@ class Masks(Driver):
     @classmethod
     def enter(cls, name: str, session: bytes, agreed: Agreed, authenticator: Authenticator | None) -> Self:
         """A participant that has met nobody yet."""
-        return cls(Participant(name, session, agreed.assumptions, authenticator))
+        return cls(Participant(name, session, agreed.assumptions, authenticator, agreed.cipher))
 
     @classmethod
     def restore(cls, saved: bytes, agreed: Agreed, authenticator: Authenticator | None) -> Self:
         """The participant as it was when saved."""
-        return cls(Participant.restore(saved, agreed.assumptions, authenticator))
+        return cls(Participant.restore(saved, agreed.assumptions, authenticator, agreed.cipher))
 
     def save(self) -> bytes:
         """All that it knows, secrets in clear."""
@@ -52,9 +53,15 @@ class Masks(Driver):
         return None
 
     def protect(
-        self, number: int, body: bytes, vector: Words, form: AnyForm, made_of: bytes = MADE_OF_NOTHING
+        self,
+        number: int,
+        body: bytes,
+        vector: Words,
+        form: AnyForm,
+        made_of: bytes = MADE_OF_NOTHING,
+        add: AddStreams | None = None,
     ) -> tuple[Words, Told]:
-        """The vector under masks, and the shares for the next round."""
+        """The vector under masks, and the shares for the next round; `add` adds the masks, where that is given."""
         self._me.begin(body)
-        message = self._me.mask(vector, made_of)
+        message = self._me.mask(vector, made_of, add=add)
         return vector, {"message": message, "shares": self._me.shares(number + 1)}

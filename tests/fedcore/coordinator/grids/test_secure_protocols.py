@@ -440,9 +440,9 @@ def test_a_wrong_partial_decryption_opens_nothing_and_the_next_round_goes_on() -
 
 def test_a_participant_that_is_no_member_of_its_words_spoils_the_known_values_and_is_noticed() -> None:
     # Who lies about its numbers spoils the sum, which nobody can attribute; here it is at least seen.
-    from fedcore.participant.mods import secure
+    from fedcore.participant.mods.protocols import vectors
 
-    before = secure.pack
+    before = vectors.pack
 
     def lying(*args: Any) -> Any:
         vector, layout = before(*args)
@@ -457,7 +457,7 @@ def test_a_participant_that_is_no_member_of_its_words_spoils_the_known_values_an
         return told
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(secure, "pack", lying)
+        patch.setattr(vectors, "pack", lying)
         grid = sealed(cohort(5, train=train), "ckks")
         assert one(grid, messages()) is None
     assert "known to all" in grid.account.failed

@@ -219,13 +219,16 @@ def test_assumptions_that_are_none_are_refused(about: str) -> None:
         ({"key_bits": 1024}, JobError, "1024 bits; from 2048"),
         ({"key_bits": 10**6}, JobError, "from 2048"),
         ({"key_bits": "3072"}, JobError, "from 2048"),
+        ({"cipher": "rc4"}, JobError, "masks of 'rc4' under secagg.; this participant has aes, chacha20"),
+        ({"cipher": ["aes"]}, JobError, "this participant has aes, chacha20"),
+        ({"cipher": "chacha20", "protocol": "threshold"}, JobError, "others than aes under secagg. only"),
     ],
 )
 def test_a_protocol_that_is_not_allowed_or_unknown_is_refused(
     about: dict[str, Any], kind: type[FedcoreError], word: str
 ) -> None:
     them = Cohort()
-    allowed = ("secagg+",) if about.get("protocol") == "threshold" else PROTOCOLS
+    allowed = ("secagg+",) if about == {"protocol": "threshold"} else PROTOCOLS
     them.mod = secure_aggregation(lambda message, context: Own(str(context.node_id), protocols=allowed))
     with pytest.raises(kind, match=word):
         them.ask(1, "keys", about=json.dumps(asdict(Assumptions()) | about))
