@@ -2,11 +2,13 @@
 
 No Ray, no sockets, no child process. Each worker thread keeps one resident model and participants are
 streamed through it, so that memory does not grow with the cohort. It is the default, for demos, tests,
-notebooks and studies, and the fast simulator.
+notebooks and studies, and the fast simulator. On request participants that train are gathered and trained as one
+batched model (`fedcore.learning.rendezvous`); each of them then has a thread while it waits.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -34,6 +36,7 @@ from fedcore.flower import (
     stamp,
     through_the_wire,
 )
+from fedcore.learning.rendezvous import NEVER, Rendezvous, Seat
 from fedcore.learning.training import release_resident
 
 FIRST_NODE = 100
@@ -63,6 +66,7 @@ class EmbeddedGrid(Grid):
         workers: Threads; each handles one message at a time. Fewer are used while that is faster (see `pace`).
         serialize: Send every message through Flower's wire format both ways, as a network would.
         threads: That torch may use for one operation in a worker; as in other threads when None.
+        together: Participants whose training is done as one; each trains alone when below 2.
 
     Attributes:
         down: Ids of nodes that are offline: not listed, and an error reply when asked. For tests.
@@ -76,6 +80,7 @@ class EmbeddedGrid(Grid):
         workers: int = 1,
         serialize: bool = False,
         threads: int | None = None,
+        together: int = 0,
     ) -> None:
         enter_process()
         self._app = client_app
@@ -93,6 +98,13 @@ class EmbeddedGrid(Grid):
         }
         self._workers = _Workers(max(1, workers), threads)
         self._pace = Pace(self._workers.count)
+        self._meeting: Rendezvous | None = None
+        self._crowd: _Workers | None = None
+        if together > 1:
+            self._meeting = Rendezvous(
+                together, self._workers.count, None if threads is None else threads * self._workers.count
+            )
+            self._crowd = _Workers(together, threads, self._meeting)
         self._pushed: dict[str, _Work] = {}
         self.down: set[int] = set()
 
@@ -124,11 +136,13 @@ class EmbeddedGrid(Grid):
         """Start the work; ids to pull the replies by."""
         ids = []
         self._workers.let(self._workers.count)
+        self._more_after(None)
         for message in messages:
             work = self._work(message)
             self._pushed[work.message.metadata.message_id] = work
-            self._workers.submit(work)
+            self._pool(work.kind).submit(work)
             ids.append(work.message.metadata.message_id)
+        self._more_after(NEVER)
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
@@ -144,7 +158,7 @@ class EmbeddedGrid(Grid):
         """Replies in the order of the messages, each as soon as it and those before it are there.
 
         Messages are given to the workers only a few at a time: at most workers + 2 replies wait to be taken,
-        however large the cohort.
+        however large the cohort; where participants are trained together, as many as that, + 2.
 
         Args:
             messages: To send.
@@ -155,39 +169,64 @@ class EmbeddedGrid(Grid):
         source = iter(messages)
         lazy: dict[int, tuple[ArrayRecord, ArrayRecord]] = {}
         waiting: deque[_Work] = deque()
-        room = self._workers.count + AHEAD
+        room = (self._crowd or self._workers).count + AHEAD
         exhausted = False
         last = time.monotonic()
         try:
             while waiting or not exhausted:
+                self._more_after(NEVER if exhausted else None)
                 while not exhausted and len(waiting) < room:
                     message = next(source, None)
                     if message is None:
                         exhausted = True
                         break
                     work = self._work(message, lazy)
-                    self._workers.let(self._pace.limit(work.kind))
-                    self._workers.submit(work)
+                    pool = self._pool(work.kind)
+                    if pool is self._workers:
+                        pool.let(self._pace.limit(work.kind))
+                    pool.submit(work)
                     waiting.append(work)
                 if not waiting:
                     break
                 work = waiting[0]
+                self._more_after(NEVER if exhausted else work.done)
                 if work.done.wait(None if end is None else max(0.0, end - time.monotonic())):
                     now = time.monotonic()
-                    self._pace.replied(work.kind, now - last)
+                    if work.seat is None:
+                        self._pace.replied(work.kind, now - last)
                     last = now
                     yield waiting.popleft().result()
                 else:
                     waiting.popleft()
-                    self._workers.abandon(work)
+                    self._abandon(work)
                     yield error_reply(work.asked, f"no reply within {timeout:g} s", NODE_UNAVAILABLE)
         finally:
             for work in waiting:
-                self._workers.abandon(work)
+                self._abandon(work)
+            self._more_after(NEVER)
 
     def close(self) -> None:
         """End the worker threads; waits for those that are idle."""
+        if self._meeting is not None:
+            self._meeting.close(LEAVE)
+        if self._crowd is not None:
+            self._crowd.close()
         self._workers.close()
+
+    def _pool(self, kind: str) -> _Workers:
+        """The threads that serve a kind of message."""
+        if self._crowd is None or self._meeting is None or kind != "train" or self._meeting.refused:
+            return self._workers
+        return self._crowd
+
+    def _abandon(self, work: _Work) -> None:
+        pool = self._workers if work.seat is None or self._crowd is None else self._crowd
+        pool.abandon(work)
+
+    def _more_after(self, answered: threading.Event | None) -> None:
+        """Say when more messages may come: at once, or when one in work is answered."""
+        if self._meeting is not None:
+            self._meeting.until(answered)
 
     def _work(
         self, message: Message, lazy: dict[int, tuple[ArrayRecord, ArrayRecord]] | None = None
@@ -230,6 +269,7 @@ class _Work:
         self.grid, self.asked, self.message = grid, asked, message
         self.done = threading.Event()
         self.abandoned = False
+        self.seat: Seat | None = None
         self._reply: Message | None = None
 
     @property
@@ -255,10 +295,17 @@ class _Work:
 
 
 class _Workers:
-    """Daemon threads: one that hangs in a task must not keep the process alive, and is replaced."""
+    """Daemon threads: one that hangs in a task must not keep the process alive, and is replaced.
 
-    def __init__(self, count: int, threads: int | None) -> None:
+    Args:
+        count: How many.
+        threads: As for the grid.
+        meeting: Where they wait to be trained together.
+    """
+
+    def __init__(self, count: int, threads: int | None, meeting: Rendezvous | None = None) -> None:
         self.count = count
+        self._meeting = meeting
         self._torch_threads = threads
         self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._busy: dict[int, _Work] = {}
@@ -297,7 +344,8 @@ class _Workers:
             with self._lock:
                 self._busy[me] = work
                 self._seats[me] = seat
-            work()
+            with work.seat or contextlib.nullcontext():
+                work()
             with self._lock:
                 del self._busy[me]
                 if me in self._left_behind:
@@ -308,6 +356,9 @@ class _Workers:
 
     def submit(self, work: _Work) -> None:
         """Queue it."""
+        if self._meeting is not None:
+            work.seat = Seat(self._meeting, lambda: not work.abandoned)
+            self._meeting.entered()
         self._queue.put(work)
 
     def abandon(self, work: _Work) -> None:
@@ -317,6 +368,8 @@ class _Workers:
             stuck = [ident for ident, busy in self._busy.items() if busy is work and not work.done.is_set()]
             self._left_behind.update(stuck)
             seats = [self._seats[ident] for ident in stuck]
+        if stuck and work.seat is not None:
+            work.seat.leave()
         for seat in seats:
             self._start(seat)
 

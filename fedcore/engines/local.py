@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,13 +17,16 @@ from fedcore.coordinator.workflows.settings import Settings
 from fedcore.engines.cores import usable_cores
 from fedcore.engines.embedded import EmbeddedGrid, Node
 from fedcore.flower import empty_run
-from fedcore.jobs.job import AnyJob
+from fedcore.jobs.job import AnyJob, TrainJob
 from fedcore.jobs.load import LoadedFederation
 from fedcore.jobs.participant import Participant
 from fedcore.jobs.psi import PsiJob
 from fedcore.jobs.vertical import VerticalJob
+from fedcore.learning.rendezvous import serves
 from fedcore.participant.client_app import build_client_app
 from fedcore.participant.meeting import InMemory
+from strategies.base import StrategyError
+from strategies.registry import resolve
 
 
 def by_index(participants: Sequence[Participant]) -> Any:
@@ -64,6 +68,7 @@ def run_embedded(
         workers=workers,
         serialize=options.serialize,
         threads=max(1, cores // workers),
+        together=_together(job, options.together or 0, len(people)),
     )
     grid.set_run(empty_run())
     settings = Settings(
@@ -87,3 +92,26 @@ def run_embedded(
         console.handlers = handlers
         torch.set_num_threads(threads)
         grid.close()
+
+
+def _together(job: AnyJob, wanted: int, people: int) -> int:
+    """Participants to train as one batched model at a time; 0 where each is to train alone.
+
+    What only the model tells, the first round finds out.
+    """
+    if not wanted or not isinstance(job, TrainJob):
+        return 0
+    reason = None
+    if job.protection.of_record is not None:
+        reason = "protection.differential_privacy.level is record, which clips each participant's rows"
+    elif job.local.patience is not None:
+        reason = "local.patience stops each participant at another epoch"
+    else:
+        # A strategy that is none is told by the run itself.
+        with contextlib.suppress(StrategyError):
+            if not serves(resolve(job.strategy.use).client):
+                reason = f"strategy {job.strategy.use} does something of its own at the participants"
+    if reason is not None:
+        logging.getLogger("fedcore.engines").warning("embedded.together is left out: %s", reason)
+        return 0
+    return min(wanted, people)

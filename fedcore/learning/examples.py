@@ -14,6 +14,7 @@ import torch
 from fedcore.errors import DataError, did_you_mean
 from fedcore.learning.seeds import derive_seed
 from fedcore.learning.task import Batch, Schema
+from fedcore.learning.upload import fits, uploaded
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,7 +33,7 @@ class Rows:
     Args:
         features: Names in the order of the columns of `x`.
         x: `[n, features]` float32, or images `[n, channels, height, width]` uint8 or float32.
-        target: `[n]` labels or numbers, or None.
+        target: `[n]` labels or numbers, or masks `[n, height, width]`, or None.
         groups: `[n]` int64; rows with the same number (the same person) stay on one side of the split.
     """
 
@@ -154,9 +155,14 @@ def _refuse_missing(x: NDArray, features: tuple[str, ...]) -> None:
 
 
 def _target(table: pa.Table, name: str) -> NDArray:
+    import pyarrow as pa
+
     column = table.column(name)
     if column.null_count:
         raise DataError(f"the target {name!r} has missing values; remove those rows at the site")
+    if isinstance(column.type, pa.FixedShapeTensorType):
+        masks: NDArray = column.combine_chunks().to_numpy_ndarray()
+        return masks
     values: NDArray = column.to_numpy()
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise DataError(f"the target {name!r} has NaN or infinite values; remove those rows at the site")
@@ -180,6 +186,8 @@ def classes_of(target: NDArray, name: str) -> list[int | float | str]:
         DataError: More than 1,000 of them, or nearly one per row: that is no class, and the distinct values
             of a class target leave the site.
     """
+    if target.ndim > 1:
+        raise DataError(f"the target {name!r} holds images or masks; a class is one value for each row")
     values = np.unique(target)
     if len(values) > MOST_CLASSES:
         raise DataError(
@@ -253,6 +261,8 @@ def encode(rows: Rows, schema: Schema, classification: bool, at: NDArray) -> Exa
                 "the target has classes that were not there when the run was prepared; start a new run"
             )
         y = np.asarray([index[label] for label in labels], dtype=np.int64)
+    elif rows.target.ndim > 1:
+        y = rows.target[at]
     else:
         y = rows.target[at].astype(np.float32)
     return Examples(torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(y))
@@ -260,24 +270,43 @@ def encode(rows: Rows, schema: Schema, classification: bool, at: NDArray) -> Exa
 
 @dataclass
 class Examples:
-    """Encoded rows, resident on a device.
+    """Encoded rows, resident on a device; rows that would fill a GPU stay in the machine's memory.
 
     Args:
         x: `[n, ...]` float32, or uint8 for images, which become float32 in [0, 1] batch by batch.
-        y: `[n]` int64 or float32, or `[0]`.
+        y: `[n]` int64 or float32, or masks `[n, height, width]` uint8, or `[0]`.
+        elsewhere: Device that batches are copied to; None where the rows are on it.
     """
 
     x: torch.Tensor
     y: torch.Tensor
+    elsewhere: torch.device | None = None
 
     def __len__(self) -> int:
         return int(self.x.shape[0])
 
+    @property
+    def device(self) -> torch.device:
+        """Where batches are."""
+        return self.elsewhere or self.x.device
+
     def to(self, device: torch.device) -> Examples:
-        """The same rows on a device; self when they are there."""
-        if self.x.device == device:
+        """The same rows for a device; self when they are there."""
+        if self.device == device:
             return self
+        size = sum(each.element_size() * each.nelement() for each in (self.x, self.y))
+        if self.x.device.type == "cpu" and not fits(size, device):
+            return Examples(self.x, self.y, device)
         return Examples(self.x.to(device), self.y.to(device))
+
+    def batch(self, at: torch.Tensor) -> Batch:
+        """Some rows.
+
+        Args:
+            at: Row numbers, int64.
+        """
+        x, y = self._take(self.x, self.y, at.to(self.x.device))
+        return _batch(x.to(self.device), y.to(self.device))
 
     def batches(
         self, size: int, order: torch.Tensor | None = None, keep_two: bool = False
@@ -289,22 +318,35 @@ class Examples:
             order: Row numbers `[n]` int64; as stored when None.
             keep_two: Merge a last batch of one row into the one before (batch normalisation needs two).
         """
+        pairs = self._pairs(size, order, keep_two)
+        for x, y in pairs if self.elsewhere is None else uploaded(pairs, self.elsewhere):
+            yield _batch(x, y)
+
+    def _pairs(
+        self, size: int, order: torch.Tensor | None, keep_two: bool
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         rows = len(self)
         whole = self.x.element_size() * self.x.nelement() <= GATHER_AT_ONCE
         x, y = self.x, self.y
         if order is not None:
             order = order.to(x.device)
             if whole:
-                x, y, order = x[order], y[order] if len(y) else y, None
+                (x, y), order = self._take(x, y, order), None
         start = 0
         while start < rows:
             stop = min(start + size, rows)
             if keep_two and rows - stop == 1:
                 stop = rows
             if order is None:
-                xb, yb = x[start:stop], y[start:stop]
+                yield x[start:stop], y[start:stop]
             else:
-                at = order[start:stop]
-                xb, yb = x[at], y[at] if len(y) else y
-            yield Batch(xb.float().div_(255) if xb.dtype == torch.uint8 else xb, yb)
+                yield self._take(x, y, order[start:stop])
             start = stop
+
+    @staticmethod
+    def _take(x: torch.Tensor, y: torch.Tensor, at: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x[at], y[at] if len(y) else y
+
+
+def _batch(x: torch.Tensor, y: torch.Tensor) -> Batch:
+    return Batch(x.float().div_(255) if x.dtype == torch.uint8 else x, y)

@@ -20,7 +20,6 @@ from fedcore.learning.seeds import generator, own_randomness
 from fedcore.learning.task import Batch, Schema, Task
 from fedcore.learning.training import (
     _evaluation_rows,
-    choose_device,
     evaluate,
     load_arrays,
     mean_loss,
@@ -190,6 +189,216 @@ def test_a_loss_that_is_not_finite_names_the_rate() -> None:
         train(fresh(), Classes(), rows, local(), seed=SEED)
 
 
+def poisoned(at: int = 5, value: float = float("nan"), count: int = 37) -> Examples:
+    rows = rows_of(count)
+    rows.x[at] = value
+    return rows
+
+
+def without_the_batch_of(row: int, model: nn.Module, rows: Examples, epochs: int, make_step: Any) -> float:
+    """The plain torch loop that leaves out each batch with this row; its mean loss."""
+    order, total, seen = generator(*SEED, "order"), 0.0, 0
+    stepper = make_step(model.parameters())
+    for _ in range(epochs):
+        for at in torch.randperm(len(rows), generator=order).split(8):
+            if row in at.tolist():
+                continue
+            loss = functional.cross_entropy(model(rows.x[at]), rows.y[at])
+            stepper.zero_grad()
+            loss.backward()
+            stepper.step()
+            total, seen = total + loss.item() * len(at), seen + len(at)
+    return total / seen
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    ("settings", "optimizer"),
+    [
+        ({"momentum": 0.9}, lambda p: torch.optim.SGD(p, 0.1, 0.9)),
+        ({"optimizer": "adam", "lr": 0.01}, lambda p: torch.optim.Adam(p, 0.01)),
+    ],
+)
+def test_a_step_whose_loss_is_not_finite_is_skipped_counted_and_leaves_no_trace(
+    value, settings, optimizer, caplog
+) -> None:
+    rows, model = poisoned(value=value), fresh()
+    plain = copy.deepcopy(model)
+    with caplog.at_level("WARNING", "fedcore.learning"):
+        done = train(model, Classes(), rows, local(epochs=3, **settings), seed=SEED)
+    expected = without_the_batch_of(5, plain, rows, 3, optimizer)
+    assert (done.steps, done.skipped, done.rows, done.epochs) == (12, 3, 37, 3)
+    assert done.loss == pytest.approx(expected, rel=1e-5)
+    assert caplog.messages == ["3 of 15 steps skipped: loss or gradient not finite"]
+    for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+
+
+class _BadGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, bad: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(bad)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *above: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (bad,) = ctx.saved_tensors
+        return torch.where(bad, torch.nan, above[0]), None
+
+
+class BadGradients(Classes):
+    """A finite loss with a NaN gradient for rows that begin with a 7."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        outputs = _BadGradient.apply(model(batch.x.clamp(-5, 5)), batch.x[:, :1] == 7)
+        return functional.cross_entropy(outputs, batch.y)
+
+
+@pytest.mark.parametrize("row", range(0, 37, 4))
+def test_a_gradient_that_is_not_finite_is_skipped_in_whichever_step_it_comes(row) -> None:
+    done = train(model := fresh(), BadGradients(), poisoned(row, 7.0), local(), seed=SEED)
+    assert (done.steps, done.skipped) == (4, 1)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_a_half_sees_no_gradient_of_a_skipped_step_and_starts_anew_where_the_round_does() -> None:
+    seen: list[str] = []
+
+    class Half(ClientHalf):
+        def begin(self, model: nn.Module, config: Any) -> None:
+            seen.clear()
+            seen.append(f"begin {self.steps}")
+            self.before = [p.detach().clone() for p in model.parameters()]
+
+        def adjust_gradients(self, model: nn.Module) -> None:
+            finite = all(torch.isfinite(p.grad).all() for p in model.parameters())
+            seen.append(f"step {self.steps} {finite}")
+
+    model = fresh()
+    received, half = [p.detach().clone() for p in model.parameters()], Half({}, {}, {})
+    train(model, BadGradients(), poisoned(value=7.0), local(), seed=SEED, half=half)
+    assert seen == ["begin 0", *(f"step {number} True" for number in range(4))] and half.steps == 4
+    assert all(torch.equal(a, b) for a, b in zip(half.before, received, strict=True))
+
+
+def test_a_skipped_step_leaves_the_statistics_of_batch_normalisation() -> None:
+    model = fresh(normed)
+    done = train(model, Classes(), poisoned(), local(epochs=2), seed=SEED)
+    assert done.skipped == 2
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+    assert model[1].num_batches_tracked == done.steps
+
+
+def test_rows_that_all_give_no_finite_loss_are_refused_and_name_the_rate() -> None:
+    rows = rows_of(16)
+    rows.x[:] = float("nan")
+    with pytest.raises(DataError, match=r"not finite after 2 steps; lower local.lr \(now 0.1\)"):
+        train(fresh(), Classes(), rows, local(), seed=SEED)
+
+
+def test_a_rate_at_which_the_weights_diverge_is_refused_although_its_first_steps_were_finite() -> None:
+    class Square(Classes):
+        def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+            return model(batch.x).square().mean()
+
+    with pytest.raises(DataError, match=r"not finite after \d+ steps; lower local.lr \(now 1000.0\)"):
+        train(fresh(), Square(), rows_of(), local(lr=1e3, epochs=20), seed=SEED)
+
+
+def test_patience_keeps_the_best_model_of_a_training_that_diverges_later() -> None:
+    class Later(Classes):
+        """A loss that drives the weights to infinity once it is small."""
+
+        def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+            loss = functional.cross_entropy(model(batch.x), batch.y)
+            return loss * (1e38 if model.training and loss < 0.4 else 1.0)
+
+    model = fresh()
+    done = train(model, Later(), rows_of(), local(epochs=30, patience=3), seed=SEED, validation=rows_of(9))
+    assert done.skipped > 0 and done.epochs < 30
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+@pytest.fixture
+def half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gradient scaler of float16, around a forward pass in float32: a CPU has no other."""
+    from contextlib import nullcontext
+
+    monkeypatch.setattr(training, "_autocast", lambda local, device: (nullcontext, True))
+
+
+def test_the_gradient_scaler_changes_nothing_where_nothing_overflows(half_precision) -> None:
+    scaled, plain = fresh(), fresh()
+    done = train(scaled, Classes(), rows_of(), local(precision="float16", momentum=0.9), seed=SEED)
+    without_the_batch_of(-1, plain, rows_of(), 1, lambda p: torch.optim.SGD(p, 0.1, 0.9))
+    assert done.skipped == 0
+    for ours, theirs in zip(scaled.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+
+
+def test_gradients_that_overflow_under_the_scaler_are_skipped_until_its_scale_fits(half_precision) -> None:
+    class Steep(Classes):
+        """A gradient that 2^16 times is too large for float32, and 2^13 times is not."""
+
+        def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+            return model(batch.x).sum() * 2.0**110
+
+    model = fresh(lambda: nn.Linear(4, 1, bias=False))
+    rows = rows_of(40)
+    rows.x[:] = 1.0
+    # 8 rows x 2^110 x 2^16 = 2^129 is above the largest float32, 2^126 is not.
+    done = train(model, Steep(), rows, local(precision="float16", lr=1e-38), seed=SEED)
+    assert (done.steps, done.skipped) == (3, 2)
+
+
+def test_a_batch_that_memory_does_not_hold_trains_as_the_whole_one() -> None:
+    class Small(nn.Linear):
+        room = 3
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.training and len(x) > self.room:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward(x)
+
+    small, plain = fresh(lambda: Small(4, 2)), fresh(lambda: nn.Linear(4, 2))
+    done = train(small, Classes(), rows_of(), local(epochs=2, momentum=0.9), seed=SEED)
+    expected = train(plain, Classes(), rows_of(), local(epochs=2, momentum=0.9), seed=SEED)
+    assert (done.steps, done.skipped) == (expected.steps, 0)
+    assert done.loss == pytest.approx(expected.loss, rel=1e-5)
+    for ours, theirs in zip(small.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+
+
+def test_memory_that_the_optimizer_lacks_is_named_with_the_cure(monkeypatch) -> None:
+    def step(self: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(training.Sgd, "step", step)
+    with pytest.raises(
+        DataError, match="memory of the device does not hold the model, its optimizer and a batch"
+    ):
+        train(fresh(), Classes(), rows_of(), local(), seed=SEED)
+
+
+def test_an_evaluation_that_memory_does_not_hold_takes_fewer_rows_at_once() -> None:
+    class Small(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if len(x) > 10:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward(x)
+
+    class Sees(Classes):
+        def metrics(self, model: nn.Module, batches: Any) -> dict[str, float]:
+            sizes = [len(model(batch.x)) for batch in batches]
+            return {"rows": sum(sizes), "most": max(sizes)}
+
+    model, rows = fresh(lambda: Small(4, 2)), rows_of(25)
+    assert evaluate(model, Sees(), rows) == {"rows": 25.0, "most": 8.0}
+    with torch.no_grad():
+        expected = functional.cross_entropy(nn.Linear.forward(model, rows.x), rows.y).item()
+    assert mean_loss(model, Classes(), rows) == pytest.approx(expected, rel=1e-6)
+
+
 def test_no_rows_are_refused() -> None:
     with pytest.raises(DataError, match="no rows to train on"):
         train(fresh(), Classes(), rows_of(0), local(), seed=SEED)
@@ -223,6 +432,54 @@ def test_a_value_error_of_the_task_itself_is_not_taken_for_batch_normalisation()
         train(fresh(normed), Broken(), rows_of(5), local(), seed=SEED)
 
 
+# ---- augmentation -------------------------------------------------------------------------------------------
+
+
+class Jittered(Classes):
+    """Adds noise to each row, and remembers what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given: list[int] = []
+        self.drawn: list[torch.Tensor] = []
+
+    def augmented(self, batch: Batch, source: torch.Generator) -> Batch:
+        noise = torch.randn(batch.x.shape, generator=source)
+        self.given.append(len(batch))
+        self.drawn.append(noise)
+        return Batch(batch.x + noise, batch.y)
+
+
+def test_each_training_batch_is_augmented_once_and_no_validation_batch_is() -> None:
+    task, rows, model = Jittered(), rows_of(), fresh()
+    train(model, task, rows, local(epochs=2, patience=2), seed=SEED, validation=rows_of(9))
+    assert task.given == [8, 8, 8, 8, 5] * 2
+    evaluate(model, task, rows)
+    assert len(task.given) == 10 and torch.equal(rows.x, rows_of().x)
+
+
+def test_augmentation_is_repeated_by_the_seed_and_leaves_the_order_of_batches() -> None:
+    first, again, other = Jittered(), Jittered(), Jittered()
+    for task, seed in ((first, SEED), (again, SEED), (other, (8, *SEED[1:]))):
+        train(fresh(), task, rows_of(), local(epochs=2), seed=seed)
+    assert all(torch.equal(a, b) for a, b in zip(first.drawn, again.drawn, strict=True))
+    assert not torch.equal(first.drawn[0], other.drawn[0])
+    assert len({tuple(noise.flatten().tolist()) for noise in first.drawn}) == 10, "each batch has its own"
+    model, plain = fresh(), fresh()
+    train(model, first, rows_of(), local(), seed=SEED)
+    order = generator(*SEED, "order")
+    noise = first.drawn[10:]
+    for at, each in zip(torch.randperm(37, generator=order).split(8), noise, strict=True):
+        loss = functional.cross_entropy(plain(rows_of().x[at] + each), rows_of().y[at])
+        plain.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for p in plain.parameters():
+                p -= 0.1 * p.grad
+    for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+
+
 # ---- the client half ----------------------------------------------------------------------------------------
 
 
@@ -247,26 +504,6 @@ def test_the_client_half_sees_rate_momentum_steps_and_changes_gradients() -> Non
     half = Half({}, {}, {})
     train(model, Classes(), rows_of(8), local(momentum=0.5, optimizer="adam"), seed=SEED, half=half)
     assert seen[3] == (0.1, 0.0, {}), "momentum is that of SGD"
-
-
-# ---- devices ------------------------------------------------------------------------------------------------
-
-
-def test_a_device_is_chosen_by_wish_by_what_is_there_and_by_what_the_site_gives(monkeypatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert choose_device("auto", True) == torch.device("cuda")
-    assert choose_device("auto", False) == torch.device("cpu")
-    assert choose_device("cpu", True) == torch.device("cpu")
-    assert choose_device("cuda:1", True) == torch.device("cuda:1")
-    with pytest.raises(JobError, match=r"'cuda:2' but the site has 2 CUDA devices"):
-        choose_device("cuda:2", True)
-    with pytest.raises(JobError, match=r"'cuda' but the site gives none \(resources.gpus: none\)"):
-        choose_device("cuda", False)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert choose_device("auto", True) == torch.device("cpu")
-    with pytest.raises(JobError, match=r"'cuda:0' but there is none here; use device: auto or cpu"):
-        choose_device("cuda:0", True)
 
 
 # ---- threads ------------------------------------------------------------------------------------------------

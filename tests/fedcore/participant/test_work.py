@@ -15,11 +15,13 @@ import fedcore
 from fedcore.errors import DataError, JobError
 from fedcore.flower import array_record, ndarrays
 from fedcore.jobs.participant import Participant
+from fedcore.learning import device
 from fedcore.learning.builtin import build_task
 from fedcore.learning.seeds import own_randomness
 from fedcore.learning.task import Schema
 from fedcore.learning.training import load_arrays, take_arrays, train
 from fedcore.participant import site as kept
+from fedcore.participant import work
 from fedcore.participant.site import open_site, ready_site
 from fedcore.participant.store import load_state
 from fedcore.participant.work import evaluate_round, prepare, train_round
@@ -263,3 +265,46 @@ def test_evaluation_changes_nothing_at_the_site(site) -> None:
     request = asked(task=NORMED, strategy={"use": "fedbn"})
     evaluated(site, request, weights(request), server_round=1)
     assert load_state(site, "run-1", 9) == {}
+
+
+# ---- a device that is lost -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def failing_gpu(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A GPU that fails in the middle of the first training; what was done where."""
+    done: list[str] = []
+    rows_of, model_of, train_on = work.ready_site, work.resident_model, work.train
+
+    def broken(*given: Any, **settings: Any) -> Any:
+        done.append("train")
+        found = train_on(*given, **settings)
+        if len(done) == 1:
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+        return found
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(device, "_lost", [])
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(work, "ready_site", lambda site, request, device: rows_of(site, request, cpu))
+    monkeypatch.setattr(work, "resident_model", lambda task, device: model_of(task, cpu))
+    monkeypatch.setattr(work, "train", broken)
+    return done
+
+
+def test_a_round_whose_gpu_is_lost_ends_as_on_the_cpu(site, failing_gpu) -> None:
+    request = asked(task=NORMED)
+    start = weights(request)
+    found, told = trained(site, request, start)
+    assert failing_gpu == ["train", "train"]
+    again, _ = trained(site, request, start)
+    assert failing_gpu == ["train"] * 3 and told["num-examples"] == 32
+    assert all(np.array_equal(found[name], again[name]) for name in found)
+
+
+def test_a_site_whose_gpu_was_asked_for_by_name_and_is_lost_says_so(site, failing_gpu) -> None:
+    request = asked(task=NORMED, local={"device": "cuda", "batch_size": 8})
+    with pytest.raises(DataError, match=r"local\.device is 'cuda' and that device failed"):
+        trained(site, request, weights(request))
+    assert failing_gpu == ["train"]
