@@ -15,6 +15,7 @@ from fedcore.errors import DataError, JobError, did_you_mean
 from fedcore.jobs.analytics import AnalyticsJob
 from fedcore.jobs.job import AnyJob, ImageTask, TrainJob
 from fedcore.jobs.participant import Participant
+from fedcore.jobs.privacy import RecordPrivacy
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -160,7 +161,7 @@ def audit_training(
 def claimed(job: TrainJob) -> Claim | None:
     """What the job promises about one row.
 
-    A promise about a client that is replaced covers a row of it. Under one about a client that is there or not, a row
+    With `level: record` that is the promise itself. A promise about a client that is replaced covers a row of it. Under one about a client that is there or not, a row
     changes two things: the client leaves, and comes back with other rows.
     """
     from math import exp
@@ -170,6 +171,8 @@ def claimed(job: TrainJob) -> Claim | None:
     asked = job.protection.differential_privacy
     if asked is None:
         return None
+    if isinstance(asked, RecordPrivacy):
+        return Claim(asked.epsilon, asked.delta, asked.word)
     if asked.change(job.participants.fraction) == "replace":
         return Claim(asked.epsilon, asked.delta, asked.word)
     words = f"{asked.word}, add-remove: twice that for one row"

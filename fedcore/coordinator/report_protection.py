@@ -43,7 +43,7 @@ def secure_aggregation(record: Record) -> Markup:
 
 
 def differential_privacy(record: Record) -> Markup:
-    """What was promised to each participant, by how much noise, and what of it was spent; nothing where it was off."""
+    """What was promised to each participant or row, by how much noise, and what of it was spent; nothing where it was off."""
     told = record.raw.get("privacy")
     if not isinstance(told, Mapping):
         return Markup("")
@@ -51,8 +51,12 @@ def differential_privacy(record: Record) -> Markup:
         element("tr", element("th", name, scope="row"), element("td", short(text, 300)))
         for name, text in promise_rows(told)
     ]
-    how = "Each update was clipped and noise added before it left its site, so that the model tells little about any one "
-    how += "participant. PLD and RDP are upper bounds, Fourier an estimate to check them by."
+    if told.get("level") == "record":
+        how = "In each step of training the gradient of each row was clipped and noise added, at the site, so that the model "
+        how += "tells little about any one row. The number of rows of a site is taken as public."
+    else:
+        how = "Each update was clipped and noise added before it left its site, so that the model tells little about any one "
+        how += "participant. PLD and RDP are upper bounds, Fourier an estimate to check them by."
     facts = element("table", element("tbody", *rows), class_="facts-table")
     return section("Differential privacy", element("p", how), facts)
 

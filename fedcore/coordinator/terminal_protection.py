@@ -111,7 +111,7 @@ def promised(told: object) -> list[RenderableType]:
     if not isinstance(told, Mapping):
         return []
     rows = dict(promise_rows(told))
-    keys = ("Promise", "Neighbours", "Spent", "Noise", "Epsilon by")
+    keys = [key for key in ("Promise", "Neighbours", "Spent", "Paid", "Noise", "Epsilon by") if key in rows]
     return [
         Text.assemble(("differential privacy  ", "dim"), plain("; ".join(rows[key] for key in keys) + "."))
     ]

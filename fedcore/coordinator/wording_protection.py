@@ -145,21 +145,48 @@ def error_text(told: Protected) -> str:
 
 
 def promise_text(told: Mapping[str, Any]) -> str:
-    """What was promised to each participant, in one clause.
+    """What was promised to each participant or to each row, in one clause.
 
     Args:
         told: `privacy` of a result, or `protection.differential_privacy` of a job.
     """
     epsilon, delta = finite(told.get("epsilon")), finite(told.get("delta"))
-    return f"client-level, epsilon {_short(epsilon)}, delta {_short(delta)}"
+    level = "record" if told.get("level") == "record" else "client"
+    return f"{level}-level, epsilon {_short(epsilon)}, delta {_short(delta)}"
 
 
 def promise_rows(told: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Client-level differential privacy of a run: name and text of what there is to say.
+    """Differential privacy of a run: name and text of what there is to say.
 
     Args:
         told: `privacy` of a result.
     """
+    return _record_rows(told) if told.get("level") == "record" else _client_rows(told)
+
+
+def _record_rows(told: Mapping[str, Any]) -> list[tuple[str, str]]:
+    done, paid = count(told.get("rounds_completed")), count(told.get("rounds_paid"))
+    rows = [
+        ("Promise", f"{promise_text(told)}, at each site, over the whole run"),
+        ("Neighbours", f"{told.get('neighbours')}: one row of a site is there or is not"),
+        ("Paid", f"all of it with the first round; {done} of {paid} rounds that were paid are completed"),
+        ("Clip", f"{_short(finite(told.get('clip')))}, for the gradient of one row's loss"),
+    ]
+    sites = told.get("sites")
+    for name, each in sites.items() if isinstance(sites, Mapping) else ():
+        if isinstance(each, Mapping):
+            noise, rate = finite(each.get("noise")), finite(each.get("sampling"))
+            rows.append(
+                (
+                    f"Noise at {name}",
+                    f"standard deviation {_short(noise)} clips in each of {count(each.get('steps'))} steps; a row is in a step "
+                    f"with probability {_short(rate)}",
+                )
+            )
+    return rows
+
+
+def _client_rows(told: Mapping[str, Any]) -> list[tuple[str, str]]:
     rule = {
         "replace-client": "one participant’s data are replaced by any other data",
         "add-remove-client": "what one participant sends is there or is not",

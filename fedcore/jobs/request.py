@@ -14,7 +14,7 @@ from fedcore.errors import JobError
 from fedcore.jobs.analytics import AnalyticsJob, AnswerPrivacy
 from fedcore.jobs.common import Address, Name, Seconds, Strict
 from fedcore.jobs.job import LocalTraining, Strategy, Task, TrainJob
-from fedcore.jobs.privacy import ClientPrivacy, NoisePlan
+from fedcore.jobs.privacy import ClientPrivacy, NoisePlan, RecordPrivacy, StepPlan, TrainPrivacy
 from fedcore.jobs.psi import Items, Protocol, PsiJob, PsiParty, Reveal
 from fedcore.jobs.secure import SecureAggregation
 from fedcore.jobs.vertical import VerticalJob
@@ -104,8 +104,8 @@ class TrainRequest(Request):
     seed: int
     schema_: dict[str, Any] | None = None
     secure_aggregation: SecureAggregation = SecureAggregation()
-    differential_privacy: ClientPrivacy | None = None
-    noise: NoisePlan | None = None
+    differential_privacy: TrainPrivacy | None = None
+    noise: NoisePlan | StepPlan | None = None
 
     @property
     def protected(self) -> bool:
@@ -118,9 +118,23 @@ class TrainRequest(Request):
         return self.differential_privacy is not None
 
     @property
+    def of_client(self) -> ClientPrivacy | None:
+        """What is promised to the participant as a whole."""
+        asked = self.differential_privacy
+        return asked if isinstance(asked, ClientPrivacy) else None
+
+    @property
+    def of_record(self) -> RecordPrivacy | None:
+        """What is promised to each of its rows."""
+        asked = self.differential_privacy
+        return asked if isinstance(asked, RecordPrivacy) else None
+
+    @property
     def counts_hidden(self) -> bool:
         """Whether the coordinator is not to be told how many rows this site has."""
-        return self.private or (self.protected and self.secure_aggregation.examples == "protected")
+        return self.of_client is not None or (
+            self.protected and self.secure_aggregation.examples == "protected"
+        )
 
     def data_of(self, participant: str) -> str | None:
         """The job's, at every participant."""
@@ -300,9 +314,16 @@ _KINDS: dict[str, type[Request]] = {
 
 
 def request_for(
-    job: TrainJob, run: str, cohort: int, schema: dict[str, Any] | None, noise: NoisePlan | None = None
+    job: TrainJob,
+    run: str,
+    cohort: int,
+    schema: dict[str, Any] | None,
+    noise: NoisePlan | StepPlan | None = None,
 ) -> TrainRequest:
     """The request that a train job makes of each participant of a run."""
+    of_record = job.protection.of_record
+    if of_record is not None:
+        noise = StepPlan(releases=job.rounds + of_record.spare)
     return TrainRequest(
         run=run,
         job=job.name,

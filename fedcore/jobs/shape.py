@@ -88,7 +88,12 @@ def choice(annotation: Any) -> Choice | None:
         return None
     # A union chosen by a function (a task's) is chosen by the key `use`, by the house's convention.
     key = next(
-        (key for key in ("connector", "kind", "use") if all(key in fields(model) for model in models)), ""
+        (
+            key
+            for key in ("connector", "kind", "use", "level")
+            if all(key in fields(model) for model in models)
+        ),
+        "",
     )
     members: dict[str, type[BaseModel]] = {}
     other = None

@@ -90,6 +90,32 @@ class Task(ABC):
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """The mean loss over the batch, a scalar to differentiate."""
 
+    def losses(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """The loss of each row, from the model's outputs for `Batch.x` and `Batch.y`; for record-level privacy.
+
+        Only a task that says it can be trained with `differential_privacy: {level: record}`, where each row's gradient is
+        clipped. The loss of a row must not depend on another row.
+
+        Args:
+            outputs: `model(batch.x)`, rows on the first axis.
+            y: `batch.y`.
+
+        Returns:
+            `[n]`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} says no loss for each row")
+
+    def augmented(self, batch: Batch, source: torch.Generator) -> Batch:
+        """The rows of one training step, changed at random; as they are where a task says nothing else.
+
+        Each row from itself and its own random numbers alone.
+
+        Args:
+            batch: On the device that is trained on.
+            source: Seeded for the participant and the round; on that device.
+        """
+        return batch
+
     @abstractmethod
     def metrics(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
         """Metrics over the rows in `batches`; the model is in evaluation mode, gradients are off.

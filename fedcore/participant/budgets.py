@@ -21,6 +21,7 @@ from pathlib import Path
 
 from fedcore.errors import BudgetExhausted, DataError, JobError, PolicyRefused
 from fedcore.jobs.participant import Participant
+from fedcore.jobs.privacy import NoisePlan, RecordPrivacy
 from fedcore.jobs.request import TrainRequest
 from fedcore.participant.mods.evidence import evidence_file
 from fedcore.privacy.budget import Cost, epsilon_cost
@@ -57,7 +58,7 @@ def required(participant: Participant, data: str, kind: str) -> bool:
 def training_cost(request: TrainRequest, relation: Neighbours) -> Cost:
     """What a training costs a ledger: all that the job promises, at once.
 
-    A promise to a client whose data are replaced covers whatever change of some of its rows, or of all of them, a ledger
+    A promise to each row covers a ledger of rows that are there or not. A promise to a client whose data are replaced covers whatever change of some of its rows, or of all of them, a ledger
     protects: the data of the site stay those of one client. One to a client that is there or not covers that only: with
     one row more, two vectors lie between the two sites' data, and not one.
 
@@ -71,7 +72,14 @@ def training_cost(request: TrainRequest, relation: Neighbours) -> Cost:
     asked, noise = request.differential_privacy, request.noise
     if asked is None:
         raise ValueError("the training promises nothing")
-    change = asked.neighbours if noise is None else noise.change
+    if isinstance(asked, RecordPrivacy):
+        if relation != Neighbours("row", "add-remove"):
+            raise PolicyRefused(
+                f"the job's promise is to {Neighbours('row', 'add-remove')}, and the site's budget protects against {relation}; "
+                "use level: client in the job's protection.differential_privacy, whose neighbours: replace covers it"
+            )
+        return epsilon_cost(asked.epsilon, asked.delta)
+    change = noise.change if isinstance(noise, NoisePlan) else asked.neighbours
     if change == "add-remove" and relation != Neighbours("client", "add-remove"):
         raise PolicyRefused(
             f"the job's promise is to {Neighbours('client', 'add-remove')}, and the site's budget protects against "
@@ -104,13 +112,16 @@ def foresee(participant: Participant, request: TrainRequest) -> None:
     )
 
 
-def take_release(participant: Participant, request: TrainRequest, check: Callable[[], object]) -> None:
+def take_release(
+    participant: Participant, request: TrainRequest, check: Callable[[], object], *, rows: int | None = None
+) -> None:
     """Count one more update of a run; with the first one, charge the run.
 
     Args:
         participant: Whose.
         request: Of the training, with its plan of noise.
         check: Called before the run is charged; raises where the plan does not keep the promise.
+        rows: That the noise was worked out for; None where it does not depend on them.
 
     Raises:
         BudgetExhausted: The budget does not reach, or all updates that were paid have left.
@@ -120,7 +131,7 @@ def take_release(participant: Participant, request: TrainRequest, check: Callabl
     noise = request.noise
     if noise is None:
         raise JobError("the request carries no plan of noise; the coordinator must prepare the run first")
-    file, digest = _counts(participant, request.run), _digest(request)
+    file, digest = _counts(participant, request.run), _digest(request, rows)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("a+", encoding="utf-8") as log:
@@ -169,13 +180,16 @@ def _same(line: str, digest: str, run: str) -> None:
         ) from error
     if told != digest:
         raise PolicyRefused(
-            f"run {run} was begun with another training or other noise; allowed: the same. Cure: a new run, which is "
+            f"run {run} was begun with another training, other noise or other rows; allowed: the same. Cure: a new run, which is "
             "charged anew"
         )
 
 
-def _digest(request: TrainRequest) -> str:
+def _digest(request: TrainRequest, rows: int | None) -> str:
     told = request.model_dump_json(by_alias=True, exclude={"cohort", "schema_"})
+    if rows is not None:
+        # The noise follows from them: with others the run would be another one.
+        told += f" rows {rows}"
     return hashlib.sha256(told.encode()).hexdigest()
 
 

@@ -25,7 +25,7 @@ from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from fedcore.errors import DataError, JobError, PolicyRefused
 from fedcore.flower import array_record, arrays_in, configs_in, ndarrays
 from fedcore.jobs.participant import Participant
-from fedcore.jobs.privacy import ONLY_SUM
+from fedcore.jobs.privacy import ONLY_SUM, NoisePlan
 from fedcore.jobs.request import PRIVATE, TrainRequest
 from fedcore.participant.budgets import take_release
 from fedcore.privacy.clients import ClientNoise, check_noise
@@ -79,8 +79,8 @@ def check_plan(request: TrainRequest) -> ClientNoise:
     Raises:
         JobError: It does not, or is no plan of this job.
     """
-    asked, plan, sums = request.differential_privacy, request.noise, request.secure_aggregation
-    if asked is None or plan is None:
+    asked, plan, sums = request.of_client, request.noise, request.secure_aggregation
+    if asked is None or not isinstance(plan, NoisePlan):
         raise JobError("the request carries no plan of noise; the coordinator must prepare the run first")
     noise = ClientNoise(**plan.model_dump())
     agrees = (
@@ -124,7 +124,7 @@ def private_update(
         raise PolicyRefused("a model of this site alone leaves without noise; it is not made under privacy")
     plan = request.noise
     take_release(participant, request, lambda: check_plan(request))
-    if plan is None:
+    if not isinstance(plan, NoisePlan):
         raise JobError("the request carries no plan of noise")
     noise = ClientNoise(**plan.model_dump())
     size = sum(value.size for value in before.values())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from torch import nn
 
@@ -15,7 +17,16 @@ from fedcore.flower import array_record, arrays_in, base_array, configs_in
 from fedcore.jobs.job import LocalTraining
 from fedcore.jobs.participant import Participant
 from fedcore.jobs.request import TrainRequest
-from fedcore.learning.training import choose_device, evaluate, load_arrays, resident_model, take_arrays, train
+from fedcore.learning.device import on_device_or_cpu
+from fedcore.learning.rendezvous import trained_together
+from fedcore.learning.training import (
+    Trained,
+    evaluate,
+    load_arrays,
+    resident_model,
+    take_arrays,
+    train,
+)
 from fedcore.participant.site import Ready, Site, open_site, ready_site
 from fedcore.participant.store import load_state, save_state
 from strategies.base import EXTRA, ClientHalf, split
@@ -32,9 +43,10 @@ def prepare(participant: Participant, request: TrainRequest, message: Message) -
     """
     site = open_site(participant, request)
     promised = request.differential_privacy
+    kept = _kept(participant, request)
     about = {
         **site.describe(),
-        **({} if request.counts_hidden else site.counts()),
+        **({} if request.counts_hidden else {**site.counts(), **kept}),
         **_agreed_classes(site, request),
         "name": participant.name,
         "layers": {
@@ -57,6 +69,16 @@ def _budget(participant: Participant, request: TrainRequest) -> dict[str, str]:
     if not request.private:
         return {}
     return {"budget": "charged" if request.data in participant.policy.privacy else "none stated"}
+
+
+def _kept(participant: Participant, request: TrainRequest) -> dict[str, Any]:
+    """How the site keeps a promise to each row; what cannot be kept is refused before any work."""
+    if request.of_record is None:
+        return {}
+    from fedcore.participant.private_records import promise_of
+
+    kept = promise_of(participant, request).calibrated
+    return {"private": {"noise": kept.noise, "sampling": kept.sampling, "steps": kept.steps}}
 
 
 def _agreed_classes(site: Site, request: TrainRequest) -> dict[str, list[int | float | str]]:
@@ -91,7 +113,8 @@ def totals(participant: Participant, request: TrainRequest, message: Message) ->
 
 
 def _moments(site: Site, request: TrainRequest) -> tuple[list[float], list[float]] | None:
-    if getattr(request.task, "standardize", "none") != "federated":
+    # Sums without noise say more of a row than it was promised.
+    if request.private or getattr(request.task, "standardize", "none") != "federated":
         return None
     if site.rows.x.ndim != 2:
         raise DataError("standardize: federated is for numeric columns; images need standardize: none")
@@ -99,47 +122,109 @@ def _moments(site: Site, request: TrainRequest) -> tuple[list[float], list[float
 
 
 def train_round(participant: Participant, request: TrainRequest, message: Message) -> Message:
-    """Train the received model on the site's rows and send it back."""
+    """Train the received model on the site's rows and send it back.
+
+    Where the device is lost on the way, all of it is done again on the CPU.
+    """
+    return _somewhere(participant, request, partial(_train_round, participant, request, message))
+
+
+def _somewhere(
+    participant: Participant, request: TrainRequest, work: Callable[[torch.device], Message]
+) -> Message:
+    return on_device_or_cpu(request.local.device, participant.resources.gpus == "auto", work)
+
+
+def _train_round(
+    participant: Participant, request: TrainRequest, message: Message, device: torch.device
+) -> Message:
     config = _config(message)
     local, solo = request.local, int(config.get("solo-rounds", 0))
     if solo:
         local = local.model_copy(update={"epochs": local.epochs * solo, "patience": None})
-    ready, model = _workplace(participant, request, local)
+    ready = ready_site(participant, request, device)
     arrays, extra = _received(message)
     number = int(config.get("server-round", 1))
     half = None if solo else _half(participant, request, number, extra)
+    seed = (request.seed, participant.name, "solo" if solo else "train", number)
+    if not solo and not request.of_record:
+        met = trained_together(ready.task, ready.train, local, arrays, seed=seed, half=half, config=config)
+        if met is not None:
+            _refuse_not_finite(met.arrays, local.lr)
+            return _reply(message, met.arrays, {"loss": met.done.loss, "num-examples": met.done.rows})
+    model = resident_model(ready.task, device)
     load_arrays(model, arrays)
     if half:
         half.restore(model)
-    seed = (request.seed, participant.name, "solo" if solo else "train", number)
-    done = train(
-        model,
-        ready.task,
-        ready.train,
-        local,
-        seed=seed,
-        half=half,
-        config=config,
-        validation=ready.validation,
-    )
+    done = _trained(participant, request, ready, model, local, seed, half, config)
     sent_extra = half.finish(model) if half else {}
     sent = take_arrays(model, half.keeps(model) if half else set())
     sent.update({EXTRA + name: np.asarray(value) for name, value in sent_extra.items()})
     _refuse_not_finite(sent, local.lr)
     if half and (remembered := half.remember(model)):
         save_state(participant, request.run, number, remembered)
-    metrics: dict[str, Any] = {"loss": done.loss}
+    metrics: dict[str, Any] = {} if request.of_record else {"loss": done.loss}
     if solo and len(ready.validation):
         metrics.update(evaluate(model, ready.task, ready.validation))
     metrics["num-examples"] = done.rows
+    return _reply(message, sent, metrics)
+
+
+def _reply(message: Message, sent: Mapping[str, Any], metrics: dict[str, Any]) -> Message:
     return Message(
         RecordDict({"arrays": array_record(sent), "metrics": MetricRecord(metrics)}), reply_to=message
     )
 
 
+def _trained(
+    participant: Participant,
+    request: TrainRequest,
+    ready: Ready,
+    model: nn.Module,
+    local: LocalTraining,
+    seed: tuple[str | int, ...],
+    half: ClientHalf | None,
+    config: dict[str, Any],
+) -> Trained:
+    """Train in place: plainly, or with clipped gradients and noise where each row is promised privacy."""
+    if request.of_record is None:
+        return train(
+            model,
+            ready.task,
+            ready.train,
+            local,
+            seed=seed,
+            half=half,
+            config=config,
+            validation=ready.validation,
+        )
+    from fedcore.learning.private.loop import train_privately
+    from fedcore.participant.private_records import promise_of
+
+    kept = promise_of(participant, request)
+    return train_privately(
+        model,
+        ready.task,
+        ready.train,
+        local,
+        clip=kept.clip,
+        noise=kept.calibrated.noise,
+        seed=seed,
+        half=half,
+        config=config,
+    )
+
+
 def evaluate_round(participant: Participant, request: TrainRequest, message: Message) -> Message:
     """Evaluate the received model on the site's validation rows (its training rows when it has none)."""
-    ready, model = _workplace(participant, request, request.local)
+    return _somewhere(participant, request, partial(_evaluate_round, participant, request, message))
+
+
+def _evaluate_round(
+    participant: Participant, request: TrainRequest, message: Message, device: torch.device
+) -> Message:
+    ready = ready_site(participant, request, device)
+    model = resident_model(ready.task, device)
     arrays, extra = _received(message)
     number = int(_config(message).get("server-round", 0))
     half = _half(participant, request, number + 1, extra)
@@ -150,14 +235,6 @@ def evaluate_round(participant: Participant, request: TrainRequest, message: Mes
     # Last, so that a metric of this name cannot change the site's weight.
     metrics: dict[str, Any] = {**evaluate(model, ready.task, rows), "num-examples": len(rows)}
     return Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=message)
-
-
-def _workplace(
-    participant: Participant, request: TrainRequest, local: LocalTraining
-) -> tuple[Ready, nn.Module]:
-    device = choose_device(local.device, participant.resources.gpus == "auto")
-    ready = ready_site(participant, request, device)
-    return ready, resident_model(ready.task, device)
 
 
 def _config(message: Message) -> dict[str, Any]:

@@ -199,32 +199,62 @@ def noise_for(
     """
     target, allowed = float(positive(wanted, "epsilon")), float(check_delta(delta, rows))
 
-    def enough(noise: float) -> bool:
+    def cost(noise: float, quick: bool = False) -> float:
         asked = releases(noise)
         for each in asked:
             _check(each)
-        found = _pld(asked, allowed)
-        return (_rdp(asked, allowed) if found is None else found) <= target
+        # On a coarser grid the bound is looser by less than the tolerance, and a bound still.
+        found = None if quick else _pld(asked, allowed, max(_step(asked), min(1e-3, target / 4000)))
+        return _rdp(asked, allowed) if found is None else found
 
+    # The looser accountant takes a twentieth of the time, and more noise than it wants is never needed.
     low, high = 0.5, 1.0
-    while not enough(high):
+    while cost(high, quick=True) > target:
         low, high = high, 2 * high
         if high > 1e6:
             raise JobError(
                 f"no noise up to 10^6 times the sensitivity gives epsilon {target:g} at delta {allowed:g}. Cure: a larger "
                 "epsilon, or fewer releases"
             )
-    while low > 0.01 and enough(low):
+    while low > 0.01 and cost(low, quick=True) <= target:
         low, high = low / 2, low
-    while high - low > tolerance * high:
+    while high - low > 0.1 * high:
         middle = (low + high) / 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
+        low, high = (low, middle) if cost(middle, quick=True) <= target else (middle, high)
+    return _least(cost, target, high, tolerance)
+
+
+def _least(cost: Callable[[float], float], target: float, high: float, tolerance: float) -> float:
+    """The least noise that costs no more than a target, by secants of the logarithms.
+
+    Args:
+        cost: Falls with the noise.
+        target: Above 0.
+        high: Enough.
+        tolerance: Relative, by which the result may be too large.
+    """
+    low, above, over = 0.005, cost(high), math.inf
+    aim, slope = high, -1.0
+    while high - low > tolerance * high:
+        if math.isfinite(over) and over > above > 0:
+            slope = (math.log(above) - math.log(over)) / (math.log(high) - math.log(low))
+        if above > 0:
+            aim = high * math.exp((math.log(target) - math.log(above)) / min(slope, -0.1))
+        # A little to the side that is still open, so that both ends close in.
+        aim *= 1 + tolerance / 3 if high - aim > tolerance * aim else 1 - tolerance * 2 / 3
+        if not low < aim < high * (1 - tolerance / 4):
+            aim = max((low + high) / 2, high * (1 - 0.9 * tolerance))
+        found = cost(aim)
+        if found <= target:
+            high, above = aim, found
+        else:
+            low, over = aim, found
     return high
 
 
-def _pld(releases: Sequence[Release], delta: float) -> float | None:
+def _pld(releases: Sequence[Release], delta: float, step: float | None = None) -> float | None:
     losses = _dp_accounting("pld.privacy_loss_distribution")
-    step = _step(releases)
+    step = step or _step(releases)
     total = None
     for each in releases:
         if isinstance(each, Gaussian):

@@ -128,7 +128,7 @@ def losses(job: TrainJob, participants: int) -> tuple[int, int]:
     Raises:
         JobError: Nobody would be left whose noise counts.
     """
-    asked, privacy = job.protection.secure_aggregation, job.protection.differential_privacy
+    asked, privacy = job.protection.secure_aggregation, job.protection.of_client
     if privacy is None or privacy.mode == "local":
         return 0, participants
     dropped = math.ceil(asked.dropout * participants - 1e-9)
@@ -150,7 +150,7 @@ def check_strategy(job: TrainJob, entry: Entry) -> None:
     Raises:
         JobError: It does.
     """
-    if job.protection.differential_privacy is None:
+    if job.protection.of_client is None:
         return
     if entry.summable is not True or entry.client not in (None, FedProxClient):
         raise JobError(
@@ -180,10 +180,10 @@ def private_run(
         JobError: The model has more than weights, or the plan cannot be made for so many.
         DataError: The plan of a run that is resumed cannot be read.
     """
-    asked = job.protection.differential_privacy
+    asked = job.protection.of_client
     if asked is None:
         return None
-    _refuse_counters(arrays)
+    refuse_counters(arrays)
     file = settings.folder / FILE
     clip = float(rounds[-1]["privacy"]["next_clip"]) if rounds else asked.clip
     if settings.resume and file.exists():
@@ -231,7 +231,7 @@ def _stored(file: Path) -> tuple[ClientNoise, int]:
         ) from error
 
 
-def _refuse_counters(arrays: Mapping[str, NDArray]) -> None:
+def refuse_counters(arrays: Mapping[str, NDArray]) -> None:
     other = [name for name, value in arrays.items() if value.dtype.kind != "f" or is_statistic(name)]
     if other:
         raise JobError(

@@ -41,7 +41,14 @@ def check_summable(job: TrainJob, entry: Entry) -> None:
         JobError: It needs each participant's update, or nobody has said that it does not; or what the protocol needs is
             not installed.
     """
-    private = job.protection.differential_privacy is not None
+    if job.protection.of_record is not None and entry.name == "qfedavg":
+        raise JobError(
+            "strategy qfedavg weighs updates by their loss, which would leave a site without noise; under "
+            "protection.differential_privacy use another strategy",
+            party="coordinator",
+            step="prepare",
+        )
+    private = job.protection.of_client is not None
     if not job.protection.on and not private:
         return
     missing = needs(job.protection.secure_aggregation.protocol) if job.protection.on else None
@@ -90,7 +97,7 @@ def secure_grid(
         JobError: The cohort is too small for what is assumed of it.
     """
     asked = job.protection.secure_aggregation
-    private = job.protection.differential_privacy is not None
+    private = job.protection.of_client is not None
     # A smaller sum would have less noise than was promised.
     present = losses(job, len(agreement.members))[1] if private else 0
     return sums_grid(

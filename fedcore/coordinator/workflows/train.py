@@ -24,6 +24,7 @@ from fedcore.coordinator.prepare import Agreement, prepare, wait_for_nodes
 from fedcore.coordinator.workflows.metering import metering_grid
 from fedcore.coordinator.workflows.placement import placing
 from fedcore.coordinator.workflows.private import private_run
+from fedcore.coordinator.workflows.private_records import check_records, records_told
 from fedcore.coordinator.workflows.protection import add_totals, check_size, check_summable, secure_grid
 from fedcore.coordinator.workflows.rounds import Progress, Rounds
 from fedcore.coordinator.workflows.settings import GRACE, Settings
@@ -92,9 +93,8 @@ def run_train(job: TrainJob, grid: Grid, settings: Settings) -> Outcome:
     metered = metering_grid(job, evidence, settings)
     cohort = CohortGrid(metered or evidence, agreement.members, job.participants.min, job.deadline)
     placed = PlacementGrid(cohort, lambda: evidence.phase.number)
-    asked = job.protection.differential_privacy
     top: Layer = MeanGrid(placed) if settings.stream and entry.summable else _Listed(placed)
-    top = placed if asked else top
+    top = placed if job.protection.of_client else top
     totals = None
     if job.protection.on:
         cohort.request = request_for(job, settings.run, len(agreement.members), None)
@@ -102,6 +102,7 @@ def run_train(job: TrainJob, grid: Grid, settings: Settings) -> Outcome:
     schema = agreement.schema
     cohort.request = request_for(job, settings.run, len(agreement.members), schema.as_dict())
     model = Model(job, schema)
+    check_records(job, model)
     if stored is None or progress is None:
         arrays = model.initial_arrays()
         check_size(job, arrays)
@@ -136,7 +137,7 @@ def run_train(job: TrainJob, grid: Grid, settings: Settings) -> Outcome:
         )
         if metered is not None:
             metered.write()
-    told = None if private is None else private.as_dict()
+    told = records_told(job, agreement, progress.rounds) if private is None else private.as_dict()
     return Outcome(kept, progress, agreement, baselines, totals, told)
 
 
@@ -156,7 +157,7 @@ def _protected(
 ) -> tuple[SecureAggregationGrid, dict[str, Any] | None]:
     """The grid that sums, once the numbers of rows are known that its words must hold; and how these were summed."""
     top = secure_grid(job, cohort, evidence, agreement, settings)
-    if job.protection.secure_aggregation.examples == "clear" or job.protection.differential_privacy:
+    if job.protection.secure_aggregation.examples == "clear" or job.protection.of_client:
         # Under privacy each counts once, and an exact sum would have no noise.
         return top, None
     told = add_totals(job, cohort, evidence, agreement, settings, top)
@@ -178,7 +179,7 @@ def make_strategy(job: TrainJob) -> tuple[Entry, Strategy]:
             job.strategy.use,
             job.strategy.parameters,
             # Under privacy each participant throws its own coin.
-            fraction_train=1.0 if job.protection.differential_privacy else job.participants.fraction,
+            fraction_train=1.0 if job.protection.of_client else job.participants.fraction,
             min_train_nodes=least,
             min_evaluate_nodes=least,
             min_available_nodes=least,

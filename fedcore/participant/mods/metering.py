@@ -185,7 +185,7 @@ def _samples(content: RecordDict) -> int | None:
 
 def _where(participant: Participant, request: object) -> tuple[str, str]:
     """Device and precision of the work, as `train` chooses them."""
-    from fedcore.learning.training import choose_device
+    from fedcore.learning.device import choose_device
 
     if not isinstance(request, TrainRequest):
         return "cpu", "float32"

@@ -46,10 +46,15 @@ def _training(
             )
         return work()
     if kind.split(".")[0] == "train":
+        if request.of_record is not None:
+            from fedcore.participant.private_records import private_round
+
+            return private_round(participant, request, message, work)
         from fedcore.participant.private_training import private_update
 
         return private_update(participant, request, message, work)
-    if kind == TOTALS or kind.split(".")[0] == "evaluate":
+    # A number of rows is public where the promise is to each of them.
+    if (kind == TOTALS and request.of_record is None) or kind.split(".")[0] == "evaluate":
         raise PolicyRefused(
             f"{kind} is answered without noise, and the job promises differential privacy; it is not answered"
         )

@@ -17,6 +17,7 @@ from fedcore.cli.main import run
 from fedcore.cli.privacy_audit import claimed
 from fedcore.jobs import asks
 from fedcore.jobs.job import TrainJob, parse_job
+from fedcore.learning.private import step
 
 SITES = ("north", "south", "west")
 COLUMNS = ("a", "b", *(f"c{at}" for at in range(98)))
@@ -123,6 +124,39 @@ def test_a_training_with_noise_stays_below_its_claim(
         "2",
     )
     assert told["claim"]["epsilon"] == 1.0 and told["delta"] == 1e-3 and told["holds"] is True
+
+
+@pytest.mark.slow
+def test_a_promise_to_each_row_holds_and_without_its_noise_it_does_not(
+    hospitals: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One site alone, so that nobody else's noise is in the model; many steps with a large clip, which remember rows.
+    alone = job(
+        hospitals,
+        participants={"min": 1, "names": ["south"]},
+        local={"epochs": 120, "batch_size": 300, "lr": 0.02, "optimizer": "adam", "validation": 0},
+        evaluation={"federated": False},
+        protection={
+            "differential_privacy": {
+                "level": "record",
+                "epsilon": 1.5,
+                "delta": 1e-6,
+                "clip": 20.0,
+                "classes": [0, 1],
+            }
+        },
+    )
+    (hospitals / "south.yaml").write_text(
+        (hospitals / "south.yaml").read_text().replace('"data": "scans"', '"data": "scans", "min_cohort": 1')
+    )
+    asked = (str(alone), "-f", str(hospitals / "all.yaml"), "--canaries", "150", "--seed", "1")
+    # The bound passes the claim when 36 of 37 guesses are right, or more of more; to coins that happens with probability below 1e-8.
+    told = audited(capsys, *asked)
+    assert told["claim"] == {"epsilon": 1.5, "delta": 1e-6, "words": "record-level, epsilon 1.5, delta 1e-06"}
+    assert told["holds"] is True
+    monkeypatch.setattr(step, "released", lambda values, deviation, over=1.0: [v / over for v in values])
+    told = audited(capsys, *asked)
+    assert told["epsilon"] > 1.5 and told["holds"] is False
 
 
 def test_a_claim_about_a_client_that_is_there_or_not_is_doubled_for_one_of_its_rows() -> None:
