@@ -26,10 +26,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from benchmarks.measure import memory_kind
-
 ROOT = Path(__file__).parents[1]
 SIDES = Path(__file__).parent / "sides"
 WORK = ROOT / ".fedcore" / "bench"
@@ -118,9 +114,12 @@ class Report:
             json.dump(self.as_dict(), sys.stdout, indent=1, allow_nan=False)
             sys.stdout.write("\n")
             return
-        from rich.console import Console
-        from rich.table import Table
-
+        try:
+            from rich.console import Console
+            from rich.table import Table
+        except ImportError:
+            print(self.markdown())
+            return
         console = Console()
         for title, (columns, rows) in self._tables().items():
             table = Table(title=title, title_justify="left")
@@ -181,6 +180,11 @@ def shown(value: Any) -> str:
 
 def machine() -> dict[str, Any]:
     """What the figures were taken on, and how busy it was when they began."""
+    # Not at the top: a machine lent for its GPU has torch, and little else.
+    import psutil
+
+    from benchmarks.measure import memory_kind
+
     return {
         "processor": _processor(),
         "cores used": cores(),
@@ -195,6 +199,8 @@ def machine() -> dict[str, Any]:
 
 def cores() -> int:
     """Cores that this process may use."""
+    import psutil
+
     process = psutil.Process()
     return len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else os.cpu_count() or 1
 

@@ -153,7 +153,9 @@ def _value(annotation: Any, info: FieldInfo) -> str:
     """What may stand there."""
     plain, linked = shape.plain(annotation), _linked(annotation)
     if plain == shape.plain(job.Task):
-        kinds = [_TITLES[kind] for kind in (job.TabularTask, job.ImageTask, job.CustomTask)]
+        kinds = [
+            _TITLES[kind] for kind in (job.TabularTask, job.ImageTask, job.SegmentationTask, job.CustomTask)
+        ]
         return ", ".join(f"[{kind.removeprefix('task: ')}](#{anchor(kind)})" for kind in kinds)
     if get_origin(plain) is dict and shape.plain(get_args(plain)[1]) == shape.plain(vertical.Model):
         kinds = [_TITLES[kind] for kind in (vertical.Logistic, vertical.Boosting, vertical.SplitNetwork)]

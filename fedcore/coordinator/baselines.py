@@ -54,7 +54,7 @@ def measure_baselines(
     federated_metrics = model.evaluate_central(federated) or (rounds[-1]["evaluate"] if rounds else {})
     found: dict[str, Any] = {
         "measured_on": OWN if model.central is None else CENTRAL,
-        "metric": next((m for m in ("accuracy", "auc", "loss") if m in federated_metrics), None),
+        "metric": next((m for m in ("accuracy", "auc", "dice", "loss") if m in federated_metrics), None),
         "federated": federated_metrics,
         "local": None,
         "pooled": None,

@@ -11,10 +11,11 @@ import torch
 
 from fedcore.errors import DataError
 from fedcore.flower import NDArray
-from fedcore.jobs.job import ImageTask, TrainJob
+from fedcore.jobs.job import ImageTask, SegmentationTask, TrainJob
 from fedcore.learning.builtin import build_task
 from fedcore.learning.examples import Examples, encode, rows_from_table
 from fedcore.learning.seeds import derive_seed, own_randomness, seeded_model
+from fedcore.learning.segmentation import check_masks
 from fedcore.learning.task import Schema
 from fedcore.learning.training import evaluate, load_arrays, placed, take_arrays
 
@@ -75,9 +76,13 @@ def _central_rows(job: TrainJob, schema: Schema, classification: bool) -> Exampl
 
     try:
         features = schema.features
-        if isinstance(job.task, ImageTask):
-            features = (job.task.image,)
-        rows = rows_from_table(read_table(data), features, job.task.target, data.row_id)
+        columns = None
+        if isinstance(job.task, ImageTask | SegmentationTask):
+            features = job.task.features
+            columns = [*features, job.task.target, *([data.row_id] if data.row_id else [])]
+        rows = rows_from_table(read_table(data, columns), features, job.task.target, data.row_id)
+        if isinstance(job.task, SegmentationTask):
+            check_masks(rows, job.task)
         return encode(rows, schema, classification, np.arange(len(rows)))
     except DataError as error:
         raise DataError(

@@ -13,6 +13,7 @@ from typing import Any
 
 from fedcore.coordinator import report_account as account
 from fedcore.coordinator import report_analytics as analytics
+from fedcore.coordinator import report_images as images
 from fedcore.coordinator import report_placement as placed
 from fedcore.coordinator import report_protection as protection
 from fedcore.coordinator import report_psi as intersection
@@ -59,6 +60,8 @@ def render(result: Mapping[str, Any], run_dir: Path | None = None) -> str:
     parts = [_opening(record, run_dir), *_sections(record, run_dir), _colophon(record)]
     if record.kind == "analytics":
         return document(title, parts, analytics.STYLE, pictures=True)
+    if images.shows(record):
+        return document(title, parts, images.STYLE, pictures=True)
     return document(title, parts)
 
 
@@ -94,6 +97,7 @@ def _sections(record: Record, run_dir: Path | None) -> list[Markup]:
         results.comparison(record),
         results.progress(record),
         results.sites(record),
+        images.images(record, run_dir),
         account.cost(record),
         placed.placement(record, run_dir),
         account.lost(record),

@@ -16,6 +16,7 @@ from fedcore import __version__
 from fedcore.coordinator import checkpoint as checkpoints
 from fedcore.coordinator.answered import write_answers
 from fedcore.coordinator.model import write_card
+from fedcore.coordinator.predictions import predict
 from fedcore.coordinator.prepare import COUNTS
 from fedcore.coordinator.record_protection import protected
 from fedcore.coordinator.workflows.analytics import AnalyticsOutcome, run_analytics
@@ -110,6 +111,7 @@ def _trained(job: TrainJob, settings: Settings, outcome: Outcome) -> dict[str, A
     checkpoints.save_model(settings.folder / "model.safetensors", outcome.arrays)
     write_card(settings.folder / "model.json", job, agreement.schema)
     final = _final(progress.rounds, progress.best if job.stop else None)
+    predictions = predict(job, agreement.schema, outcome.arrays, settings.folder)
     return {
         "status": "stopped-early" if progress.stopped else "finished",
         "reason": progress.stopped,
@@ -133,6 +135,7 @@ def _trained(job: TrainJob, settings: Settings, outcome: Outcome) -> dict[str, A
         "baselines": outcome.baselines,
         "best": progress.best,
         **({"privacy": outcome.privacy} if outcome.privacy else {}),
+        **({"predictions": predictions} if predictions else {}),
     }
 
 

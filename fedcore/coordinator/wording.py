@@ -50,6 +50,8 @@ def model_text(record: Record) -> str:
     """What was trained: `a logistic regression`, or the author's class by its path."""
     task = record.job.get("task")
     task = task if isinstance(task, Mapping) else {}
+    if task.get("use") == "image-segmenter":
+        return "a U-Net"
     if task.get("use") in ("tabular-classifier", "image-classifier"):
         return _MODELS.get(str(task.get("model")), f"a {task.get('model')}")
     return f"the model of {task['use']}" if task.get("use") else "a model"

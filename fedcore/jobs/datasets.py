@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -177,13 +177,32 @@ class NpzData(_DataSet):
     path: Path
 
 
-class ImageFolderData(_DataSet):
+class _Masked(_DataSet):
+    masks: Path | None = None
+    mask_values: tuple[int, ...] | None = None
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        values = self.mask_values
+        if values is not None and (not 2 <= len(values) <= 255 or len(set(values)) < len(values)):
+            raise ValueError("mask_values: name two to 255 values, each once; the first is the background")
+        if values is not None and self.masks is None:
+            raise ValueError("mask_values: there are no masks; name their folder as masks, or leave this out")
+        return self
+
+
+class ImageFolderData(_Masked):
     """A folder with one sub-folder per class; PNG, JPEG, BMP or TIFF inside, at any depth.
 
     Columns: `image` (uint8, height x width, or height x width x 3), `label` (the sub-folder's name) and
-    `file` (the path below the folder).
+    `file` (the path below the folder); with `masks` also `mask` (uint8, height x width), and the sub-folders
+    may be left out, and `label` with them.
 
     Args:
+        masks: A folder with a grey or palette image of the same path and size for each image, as PNG, BMP or TIFF;
+            outside of `path`.
+        mask_values: Of a mask's pixels: which value is class 0 (the background), class 1 and so on; they are the
+            classes' numbers when absent.
         size: Height and width, in pixels, to which images are resized.
         channels: 1 (grey) or 3 (RGB).
     """
@@ -194,15 +213,19 @@ class ImageFolderData(_DataSet):
     channels: Literal[1, 3] = 1
 
 
-class DicomData(_DataSet):
+class DicomData(_Masked):
     """DICOM series below a folder, labelled by a CSV file with the columns `series` and `label`.
 
     `series` is the SeriesInstanceUID; series that the CSV file does not name are left out. Each series gives
     `slices` evenly spaced slices, windowed. Columns: `image` (uint8, height x width), `label`, `series` and
-    `patient` (PatientID); `row_id: patient` keeps a person's slices on one side of a split.
+    `patient` (PatientID); with `masks` also `mask`. `row_id: patient` keeps a person's slices on one side of a split.
 
     Args:
         labels: The CSV file.
+        masks: A folder with a mask for each slice, `<SeriesInstanceUID>/<SOPInstanceUID>.png`, grey or palette and of the
+            slice's size; a slice without one is refused.
+        mask_values: Of a mask's pixels: which value is class 0 (the background), class 1 and so on; they are the
+            classes' numbers when absent.
         size: Height and width, in pixels, to which slices are resized.
         slices: How many slices of each series become rows.
         window: Centre and width in the modality's units (Hounsfield units for CT); the range of the slice
@@ -215,6 +238,41 @@ class DicomData(_DataSet):
     size: tuple[Pixels, Pixels] = (64, 64)
     slices: int = Field(default=1, gt=0)
     window: tuple[float, Annotated[float, Field(gt=0)]] | None = None
+
+
+class NiftiData(_Masked):
+    """NIfTI volumes (`.nii`, `.nii.gz`) below a folder, labelled by a CSV file, or with masks, or both.
+
+    Each volume gives `slices` evenly spaced slices, windowed. It is turned by its affine first, so that slices lie as a
+    radiologist looks at them: an axial one from the feet, the patient's right at the left. Columns: `image` (uint8,
+    height x width), `label` (with `labels`), `mask` (with `masks`), `file` (the path below the folder); `row_id: file`
+    keeps a volume's slices on one side of a split.
+
+    Args:
+        labels: A CSV file with the columns `file` and `label`; volumes that it does not name are left out.
+        masks: A folder with a volume of the same path and shape for each, of whole numbers.
+        mask_values: Which value of a mask is class 0 (the background), class 1 and so on; they are the classes' numbers
+            when absent.
+        axis: `axial` slices go from the feet up, `coronal` ones from the back to the front, `sagittal` ones from left
+            to right.
+        size: Height and width, in pixels, to which slices are resized.
+        slices: How many slices of each volume become rows.
+        window: Centre and width in the volume's units (Hounsfield units for CT); the range of the slice when absent.
+    """
+
+    connector: Literal["nifti"]
+    path: Path
+    labels: Path | None = None
+    axis: Literal["axial", "coronal", "sagittal"] = "axial"
+    size: tuple[Pixels, Pixels] = (64, 64)
+    slices: int = Field(default=1, gt=0)
+    window: tuple[float, Annotated[float, Field(gt=0)]] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.labels is None and self.masks is None:
+            raise ValueError("give labels, masks or both; there is nothing to learn from volumes alone")
+        return self
 
 
 class MedMnistData(_DataSet):
@@ -238,6 +296,14 @@ def _table_or_query(data: T) -> T:
 
 
 DataSet = Annotated[
-    CsvData | ParquetData | SqliteData | PostgresData | NpzData | ImageFolderData | DicomData | MedMnistData,
+    CsvData
+    | ParquetData
+    | SqliteData
+    | PostgresData
+    | NpzData
+    | ImageFolderData
+    | DicomData
+    | NiftiData
+    | MedMnistData,
     Field(discriminator="connector"),
 ]

@@ -88,11 +88,12 @@ def _data_set(source: Source, keys: Keys) -> Iterator[Problem]:
     data = source.value(keys)
     if not isinstance(data, dict):
         return
-    folder = True if data.get("connector") in ("images", "dicom") else None
-    if data.get("connector") not in ("parquet", "images", "dicom"):
+    folder = True if data.get("connector") in ("images", "dicom", "nifti") else None
+    if data.get("connector") not in ("parquet", "images", "dicom", "nifti"):
         folder = False
     yield from _file(source, (*keys, "path"), "paths are relative to this file", folder=folder)
     yield from _file(source, (*keys, "labels"), "paths are relative to this file", folder=False)
+    yield from _file(source, (*keys, "masks"), "paths are relative to this file", folder=True)
 
 
 def _file(source: Source, keys: Keys, cure: str, *, folder: bool | None = False) -> Iterator[Problem]:

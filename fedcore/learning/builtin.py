@@ -11,11 +11,14 @@ from torch import nn
 from torch.nn import functional
 
 from fedcore.errors import JobError, did_you_mean
-from fedcore.jobs.job import CustomTask, ImageTask, TabularTask
+from fedcore.jobs.job import CustomTask, ImageTask, SegmentationTask, TabularTask
+from fedcore.learning.augment import augmented
+from fedcore.learning.imbalance import ClassWeights, balanced_accuracy, class_weights, weighted_entropy
 from fedcore.learning.models import SmallCNN, mlp, resnet18
+from fedcore.learning.segmentation import Segmenter
 from fedcore.learning.task import Batch, MetricSums, Schema, Task
 
-TaskSpec = TabularTask | ImageTask | CustomTask
+TaskSpec = TabularTask | ImageTask | SegmentationTask | CustomTask
 
 
 class Classifier(Task):
@@ -27,25 +30,39 @@ class Classifier(Task):
 
     classification = True
 
+    balanced: bool = False
+    """Whether `balanced_accuracy` is reported too: 0 to 1, the mean over the classes that are there."""
+
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Mean cross-entropy in nats."""
         return functional.cross_entropy(model(batch.x), batch.y)
 
+    def losses(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy of each row, nats, `[n]`."""
+        return functional.cross_entropy(outputs, y, reduction="none")
+
     def metrics(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
         """Loss, accuracy and, with two classes, AUC."""
         sums = MetricSums()
+        classes = len(self.schema.classes)
+        counts = torch.zeros(2, classes, dtype=torch.int64)  # of each class: told right, in all
         scores: list[torch.Tensor] = []
         labels: list[torch.Tensor] = []
         for batch in batches:
             logits = model(batch.x)
             loss = functional.cross_entropy(logits, batch.y, reduction="sum")
-            right = (logits.argmax(dim=1) == batch.y).sum()
-            sums.add(len(batch), loss=float(loss), accuracy=float(right))
+            right = logits.argmax(dim=1) == batch.y
+            sums.add(len(batch), loss=float(loss), accuracy=float(right.sum()))
+            if self.balanced:
+                for place, labels_of in enumerate((batch.y[right], batch.y)):
+                    counts[place] += torch.bincount(labels_of, minlength=classes).cpu()
             if logits.shape[1] == 2:
                 scores.append((logits[:, 1] - logits[:, 0]).float().cpu())
                 labels.append(batch.y.cpu())
         found = sums.means()
-        if len(self.schema.classes) == 2:
+        if self.balanced:
+            found["balanced_accuracy"] = balanced_accuracy(*counts)
+        if classes == 2:
             found["auc"] = (
                 auc(torch.cat(scores).numpy(), torch.cat(labels).numpy()) if scores else float("nan")
             )
@@ -64,21 +81,55 @@ class TabularClassifier(Classifier):
 
 
 class ImageClassifier(Classifier):
-    """A small CNN or ResNet-18 over images."""
+    """A small CNN or ResNet-18 over images; of its metrics, `loss` is plain cross-entropy whatever is trained on."""
+
+    balanced = True
 
     def __init__(self, spec: ImageTask) -> None:
-        self.kind = spec.model
+        self.spec = spec
+        self._weights: ClassWeights | None = None
+
+    @property
+    def weights(self) -> ClassWeights:
+        """Of the agreed classes.
+
+        Raises:
+            JobError: The job gives one to a class that is none of them.
+        """
+        if self._weights is None:
+            self._weights = class_weights(self.spec.class_weights, self.schema.classes)
+        return self._weights
 
     def model(self) -> nn.Module:
         """One logit per class."""
-        if self.kind == "resnet18":
-            return resnet18(self.schema.shape, len(self.schema.classes))
+        names = [str(each) for each in self.schema.classes]
+        if self.spec.positive is not None and self.spec.positive not in names:
+            positive = self.spec.positive
+            raise JobError(
+                f"task.positive: no class {positive!r} in the data; {did_you_mean(positive, names)}"
+            )
+        _ = self.weights  # a wrong name is told before anything is trained
+        if self.spec.model == "resnet18":
+            return resnet18(self.schema.shape, len(self.schema.classes), self.spec.norm)
         if min(self.schema.shape[1:]) < 6:
             raise JobError(
                 f"task.model: cnn needs images of at least 6 x 6 pixels, these are "
                 f"{self.schema.shape[1]} x {self.schema.shape[2]}; use larger images or model: resnet18"
             )
         return SmallCNN(self.schema.shape, len(self.schema.classes))
+
+    def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """The mean over the rows, nats."""
+        return self.losses(model(batch.x), batch.y).mean()
+
+    def losses(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy or focal loss of each row, times the weight of its class, nats, `[n]`."""
+        gamma = self.spec.focal_gamma if self.spec.loss == "focal" else 0.0
+        return weighted_entropy(outputs, y, self.weights, gamma)
+
+    def augmented(self, batch: Batch, source: torch.Generator) -> Batch:
+        """Images changed as the job says."""
+        return batch if self.spec.augment is None else augmented(batch, self.spec.augment, source)
 
 
 def auc(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -114,6 +165,8 @@ def build_task(spec: TaskSpec, schema: Schema) -> Task:
         task = TabularClassifier(spec)
     elif isinstance(spec, ImageTask):
         task = ImageClassifier(spec)
+    elif isinstance(spec, SegmentationTask):
+        task = Segmenter(spec)
     else:
         try:
             task = task_class(spec)(**spec.options)

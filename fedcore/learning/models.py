@@ -4,9 +4,28 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import nn
+
+Norm = Literal["batch", "group"]
+
+MOST_GROUPS = 32
+"""Of a group norm (Wu and He 2018, section 4)."""
+
+
+def normalisation(norm: Norm, channels: int) -> nn.Module:
+    """Of feature maps: over the batch, or over groups of channels of each image alone.
+
+    Args:
+        norm: `batch`, or `group`: four channels or more in a group, and at most 32 groups.
+        channels: Of the feature maps.
+    """
+    if norm == "batch":
+        return nn.BatchNorm2d(channels)
+    most = min(MOST_GROUPS, max(1, channels // 4))
+    return nn.GroupNorm(max(d for d in range(1, most + 1) if channels % d == 0), channels)
 
 
 def mlp(inputs: int, outputs: int, hidden: Sequence[int] = ()) -> nn.Module:
@@ -61,27 +80,29 @@ class SmallCNN(nn.Module):
 
 
 class _Residual(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, norm: Norm) -> None:
         super().__init__()
         self.body = nn.Sequential(
             nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
-            nn.BatchNorm2d(outputs),
+            normalisation(norm, outputs),
             nn.ReLU(inplace=True),
             nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
-            nn.BatchNorm2d(outputs),
+            normalisation(norm, outputs),
         )
         same = stride == 1 and inputs == outputs
         self.shortcut: nn.Module = (
             nn.Identity()
             if same
-            else nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            else nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), normalisation(norm, outputs)
+            )
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.relu(self.body(x) + self.shortcut(x))
 
 
-def resnet18(shape: Sequence[int], classes: int) -> nn.Module:
+def resnet18(shape: Sequence[int], classes: int, norm: Norm = "batch") -> nn.Module:
     """ResNet-18 (He et al. 2016, arXiv 1512.03385).
 
     Images below 64 pixels get the 3x3 stem of the paper's CIFAR experiments (section 4.2), larger ones the
@@ -90,21 +111,29 @@ def resnet18(shape: Sequence[int], classes: int) -> nn.Module:
     Args:
         shape: Channels, height, width of an image.
         classes: Number of logits.
+        norm: `batch` as in the paper, or `group`, by which rows do not touch each other.
     """
     channels, height, width = shape
     stem: list[nn.Module]
     if min(height, width) < 64:
-        stem = [nn.Conv2d(channels, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True)]
+        stem = [
+            nn.Conv2d(channels, 64, 3, padding=1, bias=False),
+            normalisation(norm, 64),
+            nn.ReLU(inplace=True),
+        ]
     else:
         stem = [
             nn.Conv2d(channels, 64, 7, 2, padding=3, bias=False),
-            nn.BatchNorm2d(64),
+            normalisation(norm, 64),
             nn.ReLU(inplace=True),
             nn.MaxPool2d(3, 2, padding=1),
         ]
     blocks: list[nn.Module] = []
     width_before = 64
     for stage_width, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
-        blocks += [_Residual(width_before, stage_width, stride), _Residual(stage_width, stage_width, 1)]
+        blocks += [
+            _Residual(width_before, stage_width, stride, norm),
+            _Residual(stage_width, stage_width, 1, norm),
+        ]
         width_before = stage_width
     return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, classes))

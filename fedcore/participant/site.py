@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from fedcore.errors import DataError, PolicyRefused
-from fedcore.jobs.job import BUILT_IN_TASKS, CustomTask, ImageTask
+from fedcore.jobs.job import BUILT_IN_TASKS, CustomTask, ImageTask, SegmentationTask
 from fedcore.jobs.participant import Participant
 from fedcore.jobs.request import TrainRequest
 from fedcore.learning.builtin import Classifier, build_task, task_class
@@ -26,6 +26,7 @@ from fedcore.learning.examples import (
     rows_from_table,
     split,
 )
+from fedcore.learning.segmentation import check_masks
 from fedcore.learning.task import Schema, Task
 from fedcore.participant.mods.policy import check
 
@@ -120,6 +121,8 @@ def _open(participant: Participant, request: TrainRequest) -> Site:
     table = read_table(data, columns, memory=participant.resources.memory)
     rows = rows_from_table(table, features, spec.target, data.row_id)
     _refuse_few(participant, request, rows)
+    if isinstance(spec, SegmentationTask):
+        check_masks(rows, spec)
     classification = _classification(spec)
     classes: tuple[int | float | str, ...] = ()
     if classification:
@@ -148,6 +151,8 @@ def _refuse_few(participant: Participant, request: TrainRequest, rows: Rows) -> 
 
 
 def _classification(spec: Any) -> bool:
+    if isinstance(spec, SegmentationTask):
+        return False
     if spec.use in BUILT_IN_TASKS:
         return Classifier.classification
     return task_class(spec).classification if isinstance(spec, CustomTask) else False

@@ -53,6 +53,26 @@ def test_a_batch_norm_that_is_the_whole_model_is_named_without_a_dot():
 def test_a_model_without_batch_norm_is_refused_with_the_cure():
     with pytest.raises(StrategyError, match="fedavg"):
         FedBNClient({}, {}, {}).begin(nn.Linear(2, 2), {})
+    with pytest.raises(StrategyError, match="layers: all"):
+        FedBNClient({}, {}, {}).begin(nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4)), {})
+    with pytest.raises(StrategyError, match="keeps normalisation at the site, but Linear has none"):
+        FedBNClient({}, {}, {"layers": "all"}).begin(nn.Linear(2, 2), {})
+
+
+def test_all_layers_are_those_of_every_kind_of_normalisation():
+    kinds = [nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.LayerNorm(4), nn.InstanceNorm2d(4, affine=True)]
+    model = nn.Sequential(*kinds, nn.BatchNorm2d(4))
+    batch = {name for name in model.state_dict() if name.startswith("4.")}
+    assert FedBNClient({}, {}, {}).keeps(model) == batch
+    assert FedBNClient({}, {}, {"layers": "all"}).keeps(model) == set(model.state_dict()) - {
+        "0.weight",
+        "0.bias",
+    }
+
+
+def test_layers_that_are_no_word_are_refused():
+    with pytest.raises(StrategyError, match="allowed: batch, all"):
+        FedBN(layers="group")
 
 
 def test_shared_layers_become_the_mean_and_normalisation_stays_at_its_site():

@@ -16,14 +16,17 @@ Shoemate, Vadhan and Wagaman, CCS 2022); the noise is not enlarged for that.
 from __future__ import annotations
 
 import logging
+import math
+from collections import defaultdict
 
 import torch
 from torch import nn
 
 from fedcore.errors import DataError, JobError
 from fedcore.learning.private.general import Loss, RowByRow
-from fedcore.learning.private.parts import Part
-from fedcore.learning.private.record import Key, Recorder, Unwatched
+from fedcore.learning.private.layers import Single, SingleBias
+from fedcore.learning.private.parts import Part, Rows
+from fedcore.learning.private.record import Key, Recorder, Unwatched, without_autocast
 from fedcore.learning.private.validation import STEP, check, check_independence
 
 _log = logging.getLogger(__name__)
@@ -66,15 +69,19 @@ class ClippedSums:
         self._recorder = None
         self._rows = RowByRow(self.model, self._loss)
 
-    def __call__(self, x: torch.Tensor, y: torch.Tensor) -> list[torch.Tensor]:
+    def __call__(
+        self, x: torch.Tensor, y: torch.Tensor, out: list[torch.Tensor] | None = None
+    ) -> list[torch.Tensor]:
         """The sum over some rows.
 
         Args:
             x: `[n, ...]`, n of 0 or more.
             y: `[n, ...]`.
+            out: Where the sum is written, shaped as the trainable parameters are; what is there does not matter, nor what is
+                left there by an error. New tensors by default.
 
         Returns:
-            A tensor for each trainable parameter, in the model's order.
+            A tensor for each trainable parameter, in the model's order; `out` where it is given.
 
         Raises:
             DataError: `x` and `y` do not go together, or the loss gives no number for each row.
@@ -91,17 +98,19 @@ class ClippedSums:
                 step=STEP,
             )
         if not len(x):
-            return [torch.zeros_like(p) for p in self.trainable]
+            out = [torch.empty_like(p) for p in self.trainable] if out is None else out
+            torch._foreach_zero_(out)
+            return out
         if not self._looked and len(x) > 1:
             self._look(x[:2], y[:2])
             self._looked = True
         with torch.enable_grad():
             if self._recorder is not None:
                 try:
-                    return self._in_parts(self._recorder, x, y)
+                    return self._in_parts(self._recorder, x, y, out)
                 except Unwatched as reason:
                     self._go_general(str(reason))
-            return self._in_general(x, y)
+            return self._in_general(x, y, out)
 
     def _losses(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         losses = self._loss(self.model(x), y)
@@ -131,37 +140,53 @@ class ClippedSums:
             for module, mode in modes:
                 module.training = mode
 
-    def _in_parts(self, recorder: Recorder, x: torch.Tensor, y: torch.Tensor) -> list[torch.Tensor]:
+    def _in_parts(
+        self, recorder: Recorder, x: torch.Tensor, y: torch.Tensor, out: list[torch.Tensor] | None
+    ) -> list[torch.Tensor]:
         with recorder.watching():
             losses = self._losses(x, y)
         parts = recorder.gradients(losses)
-        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            squared = losses.new_zeros(len(x), dtype=torch.float32)
-            for part in parts.values():
-                squared = squared + part.squared_norms()
+        with torch.no_grad(), without_autocast(x.device):
+            squared = _squared_norms(parts, len(x), x.device)
+            # One number to look at; it may be infinite where none of them is.
+            if math.isfinite(float(squared.sum())) or bool(torch.isfinite(squared).all()):
+                return self._summed(parts, self._weights(squared), out)
             finite = torch.isfinite(squared)
-            if bool(finite.all()):
-                return self._summed(parts, self._weights(squared))
         del parts
-        return self(x[finite], y[finite])
+        return self(x[finite], y[finite], out)
 
-    def _summed(self, parts: dict[Key, Part], weights: torch.Tensor) -> list[torch.Tensor]:
-        found: dict[nn.Parameter, torch.Tensor] = {}
+    def _summed(
+        self, parts: dict[Key, Part], weights: torch.Tensor, out: list[torch.Tensor] | None
+    ) -> list[torch.Tensor]:
+        own: dict[nn.Parameter, list[tuple[int, int, Part]]] = defaultdict(list)
         for (parameter, start, stop), part in parts.items():
-            total = part.weighted_sum(weights.to(_dtype(part)))
-            if stop - start == len(parameter) and parameter not in found:
-                found[parameter] = total.view(parameter.shape)
-                continue
-            if parameter not in found:
-                found[parameter] = torch.zeros_like(parameter, dtype=total.dtype)
-            found[parameter][start:stop] += total
-        return [found.get(p, torch.zeros_like(p)) for p in self.trainable]
+            own[parameter].append((start, stop, part))
+        if out is None:
+            kinds = [_dtype(own[p][0][2]) if p in own else p.dtype for p in self.trainable]
+            out = [
+                torch.empty(p.shape, dtype=kind, device=p.device)
+                for p, kind in zip(self.trainable, kinds, strict=True)
+            ]
+        cast = {weights.dtype: weights}
+        for parameter, place in zip(self.trainable, out, strict=True):
+            here = own.get(parameter, [])
+            if not here or sum(stop - start for start, stop, _ in here) != parameter.shape[0]:
+                place.zero_()
+            for start, stop, part in here:
+                kind = _dtype(part)
+                if kind not in cast:
+                    cast[kind] = weights.to(kind)
+                _write(part, cast[kind], place if stop - start == place.shape[0] else place[start:stop])
+        return out
 
-    def _in_general(self, x: torch.Tensor, y: torch.Tensor) -> list[torch.Tensor]:
+    def _in_general(
+        self, x: torch.Tensor, y: torch.Tensor, out: list[torch.Tensor] | None
+    ) -> list[torch.Tensor]:
         rows = self._rows
         if rows is None:
             raise JobError("the general way was not prepared; this is worth reporting", step=STEP)
-        total = [torch.zeros_like(p) for p in self.trainable]
+        total = [torch.empty_like(p) for p in self.trainable] if out is None else out
+        torch._foreach_zero_(total)
         for start in range(0, len(x), rows.at_a_time):
             made = rows.gradients(x[start : start + rows.at_a_time], y[start : start + rows.at_a_time])
             with torch.no_grad():
@@ -174,11 +199,28 @@ class ClippedSums:
         return total
 
     def _weights(self, squared: torch.Tensor) -> torch.Tensor:
-        return (self.clip / squared.sqrt()).clamp_(max=1)
+        return squared.rsqrt().mul_(self.clip).clamp_(max=1)
+
+
+def _squared_norms(parts: dict[Key, Part], rows: int, device: torch.device) -> torch.Tensor:
+    """Of every row's whole gradient, `[n]`."""
+    if not parts:
+        return torch.zeros(rows, device=device)
+    return torch.stack([part.squared_norms() for part in parts.values()]).sum(0)
+
+
+def _write(part: Part, weights: torch.Tensor, place: torch.Tensor) -> None:
+    """The weighted sum of a part, to its place; without a copy where torch can write there itself."""
+    plain = place.device.type == "cpu" and place.dtype == weights.dtype and place.is_contiguous()
+    if plain and type(part) is Single:
+        torch.mm((part.d * weights[:, None]).T, part.a, out=place)
+    elif plain and type(part) is SingleBias:
+        torch.mv(part.gradients.T, weights, out=place)
+    else:
+        place.copy_(part.weighted_sum(weights).view(place.shape))
 
 
 def _dtype(part: Part) -> torch.dtype:
-    held = getattr(part, "outputs", None)
-    found = held if held is not None else part.gradients  # type: ignore[attr-defined]
-    dtype: torch.dtype = found.dtype
+    held = part.gradients if isinstance(part, Rows) else part.outputs  # type: ignore[attr-defined]
+    dtype: torch.dtype = held.dtype
     return dtype

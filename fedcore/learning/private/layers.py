@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,6 +15,52 @@ from fedcore.learning.private.parts import Lookup, Outer, Part, Rows
 
 Gradients = dict[str, Part]
 """By the parameter's name in its module."""
+
+
+@dataclass
+class Single(Outer):
+    """The weight of a linear layer with one position a row: its gradients are outer products of two vectors.
+
+    Args:
+        a: Inputs, `[n, k]`.
+        d: Gradients of outputs, `[n, o]`.
+    """
+
+    a: torch.Tensor = field(kw_only=True)
+    d: torch.Tensor = field(kw_only=True)
+    _d_squared: torch.Tensor | None = field(default=None, repr=False)
+
+    def squared_norms(self) -> torch.Tensor:
+        """See `Part`."""
+        return _squares(self.a).mul_(self.d_squared())
+
+    def d_squared(self) -> torch.Tensor:
+        """|d|^2, made once, `[n]`."""
+        if self._d_squared is None:
+            self._d_squared = _squares(self.d)
+        return self._d_squared
+
+
+@dataclass
+class SingleBias(Rows):
+    """The bias that goes with it, whose gradients are the second of these vectors.
+
+    Args:
+        weight: The layer's.
+    """
+
+    weight: Single
+
+    def squared_norms(self) -> torch.Tensor:
+        """See `Part`."""
+        return self.weight.d_squared()
+
+
+def _squares(values: torch.Tensor) -> torch.Tensor:
+    """Sums of squares over the second axis, without a tensor of squares."""
+    wide = values if values.dtype.itemsize >= 4 else values.float()
+    found: torch.Tensor = torch.linalg.vector_norm(wide, dim=1)
+    return found.square_()
 
 
 def linear(module: Any, inputs: torch.Tensor, outputs: torch.Tensor) -> Gradients:
@@ -29,6 +76,11 @@ def linear_parts(inputs: torch.Tensor, outputs: torch.Tensor, *, bias: bool) -> 
         outputs: `[n, ..., o]`, gradients.
         bias: Whether there is one.
     """
+    if inputs.dim() == 2:
+        shape = (outputs.shape[1], inputs.shape[1])
+        spread = [each.unsqueeze(1).unsqueeze(1) for each in (inputs, outputs)]
+        one = Single(spread[0], spread[1], shape, a=inputs, d=outputs)
+        return {"weight": one, "bias": SingleBias(outputs, one)} if bias else {"weight": one}
     n, k, o = len(inputs), inputs.shape[-1], outputs.shape[-1]
     positions = inputs[0, ..., 0].numel()
     d = outputs.reshape(n, 1, positions, o)

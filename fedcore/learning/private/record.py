@@ -83,6 +83,7 @@ class Recorder:
             if reason is not None:
                 raise Unwatched(f"layer {name or '(the model)'}: {reason}")
             self._watched.append(module)
+        self._least = {module: least_dimensions(module) for module in self._watched}
         self.trainable = [p for p in model.parameters() if p.requires_grad]
         self._uses: list[_Use] = []
 
@@ -112,9 +113,10 @@ class Recorder:
 
     def _seen(self, module: nn.Module, args: Any, kwargs: Any, output: torch.Tensor) -> None:
         inputs = args[0] if args else kwargs["input"]
-        if inputs.dim() < least_dimensions(module):
+        if inputs.dim() < self._least[module]:
             raise Unwatched(f"a {type(module).__name__} whose input has no axis of rows")
-        parameters = {name: p for name, p in module.named_parameters(recurse=False) if p.requires_grad}
+        # As `named_parameters` gives, without its generators.
+        parameters = {name: p for name, p in module._parameters.items() if p is not None and p.requires_grad}
         self._use(parameters, None, partial(RULES[type(module)], module), inputs, output)
 
     def _attention(
@@ -150,7 +152,7 @@ class Recorder:
         edges = [use.edge for use in self._uses]
         found = torch.autograd.grad(losses.sum(), edges, allow_unused=True) if edges else ()
         by_key: dict[Key, list[Part]] = defaultdict(list)
-        with torch.no_grad(), torch.autocast(losses.device.type, enabled=False):
+        with torch.no_grad(), without_autocast(losses.device):
             for use, gradient in zip(self._uses, found, strict=True):
                 if gradient is None:
                     continue
@@ -159,7 +161,7 @@ class Recorder:
                 for name, part in use.parts(*_alike(use.inputs, gradient)).items():
                     parameter = use.parameters.get(name)
                     if parameter is not None:
-                        rows = use.rows or slice(0, len(parameter))
+                        rows = use.rows or slice(0, parameter.shape[0])
                         by_key[parameter, rows.start, rows.stop].append(part)
             self._uses = []
             return {key: joined(parts) for key, parts in _apart(by_key).items()}
@@ -168,15 +170,24 @@ class Recorder:
         seen: Counter[nn.Parameter] = Counter()
         for use in self._uses:
             seen.update(use.parameters.values())
-            if len(use.inputs) != len(losses):
+            if use.inputs.shape[0] != losses.shape[0]:
                 raise Unwatched("a layer's first axis is not that of the rows")
         hidden = _reached(losses, set(self.trainable)) - seen
         if hidden:
             raise Unwatched(f"{len(hidden)} parameters are used outside of their layers")
 
 
+def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """No casts of mixed precision inside; nothing where there are none, which is faster."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return contextlib.nullcontext()
+
+
 def _apart(by_key: dict[Key, list[Part]]) -> dict[Key, list[Part]]:
     """Keys of one parameter as they are where their rows are apart, as gradients of the whole where they are not."""
+    if len({parameter for parameter, _, _ in by_key}) == len(by_key):
+        return by_key
     spans: dict[nn.Parameter, list[tuple[int, int]]] = defaultdict(list)
     for parameter, start, stop in by_key:
         spans[parameter].append((start, stop))
@@ -199,6 +210,8 @@ def _apart(by_key: dict[Key, list[Part]]) -> dict[Key, list[Part]]:
 
 def _alike(inputs: torch.Tensor, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Both in the wider of their types, and in float32 at least: a sum of squares of half precision overflows."""
+    if inputs.dtype == gradient.dtype == torch.float32:
+        return inputs, gradient
     wide = torch.promote_types(gradient.dtype, torch.float32)
     if inputs.is_floating_point():
         wide = torch.promote_types(inputs.dtype, wide)
@@ -208,20 +221,20 @@ def _alike(inputs: torch.Tensor, gradient: torch.Tensor) -> tuple[torch.Tensor, 
 
 def _reached(losses: torch.Tensor, parameters: set[nn.Parameter]) -> Counter[nn.Parameter]:
     """How often the graph of the losses takes each parameter."""
-    found: Counter[nn.Parameter] = Counter()
     if losses.grad_fn is None:
         raise JobError("the losses do not depend on any parameter that is trained; unfreeze one")
+    taken: list[nn.Parameter] = []
     waiting: list[Node] = [losses.grad_fn]
     known: set[Node] = {losses.grad_fn}
     while waiting:
         for node, _ in waiting.pop().next_functions:
             if node is None:
                 continue
-            variable = getattr(node, "variable", None)
-            if variable is not None:
-                if variable in parameters:
-                    found[variable] += 1
-            elif node not in known:
-                known.add(node)
-                waiting.append(node)
-    return found
+            if node not in known:
+                variable = getattr(node, "variable", None)
+                if variable is None:
+                    known.add(node)
+                    waiting.append(node)
+                elif variable in parameters:
+                    taken.append(variable)
+    return Counter(taken)

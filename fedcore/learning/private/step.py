@@ -68,7 +68,8 @@ class PrivateStep:
         self.expected_batch = expected_batch
         self.steps = 0
         """Steps taken: what is to be accounted for, whatever became of them."""
-        self._total: list[torch.Tensor] | None = None
+        self._total: _Sums | None = None
+        self._rooms: list[_Sums] = []
 
     @property
     def route(self) -> str:
@@ -85,11 +86,14 @@ class PrivateStep:
         Raises:
             DataError, JobError: As `fedcore.learning.private.clipping.ClippedSums`; nothing is taken then.
         """
-        found = self._sums(x, y)
+        room = self._room()
+        # Nothing of this is in the total before all of it is there.
+        self._sums(x, y, room.views)
         if self._total is None:
-            self._total = found
+            self._total = room
         else:
-            torch._foreach_add_(self._total, found)
+            torch._foreach_add_(self._total.flat, room.flat)
+            self._rooms.append(room)
 
     def step(self, optimizer: Optimizer) -> None:
         """Add noise and move the parameters; also where no row was taken, for nobody may see that.
@@ -101,10 +105,61 @@ class PrivateStep:
         total, self._total = self._total, None
         self.steps += 1
         if total is None:
-            total = [torch.zeros_like(p) for p in parameters]
-        # A sum of half precision would round before the noise is in it.
-        wide = [each.to(torch.promote_types(each.dtype, torch.float32)) for each in total]
-        mean = released(wide, self.deviation, over=self.expected_batch)
+            total = self._room()
+            torch._foreach_zero_(total.flat)
+        for parameter in parameters:
+            parameter.grad = None  # its memory is the next one's
+        mean = total.like(released(total.flat, self.deviation, over=self.expected_batch))
+        self._rooms.append(total)
         for parameter, each in zip(parameters, mean, strict=True):
-            parameter.grad = each.to(parameter)
+            parameter.grad = each if each.dtype == parameter.dtype else each.to(parameter.dtype)
         optimizer.step()
+
+    def _room(self) -> _Sums:
+        """For sums, and whatever is in it; memory that was written before is taken again faster than new one."""
+        while self._rooms:
+            room = self._rooms.pop()
+            if room.fits(self._sums.trainable):
+                return room
+        return _Sums(self._sums.trainable)
+
+
+class _Sums:
+    """Numbers for all parameters, side by side in one tensor for each device and type; zeros at first.
+
+    In float32 at least: a sum of half precision would round before the noise is in it.
+
+    Args:
+        parameters: In order.
+    """
+
+    def __init__(self, parameters: list[nn.Parameter]) -> None:
+        self._like = [(p.device, p.dtype, p.shape) for p in parameters]
+        kinds = [(device, torch.promote_types(dtype, torch.float32)) for device, dtype, _ in self._like]
+        self._groups = [[i for i, kind in enumerate(kinds) if kind == one] for one in dict.fromkeys(kinds)]
+        self.flat = [
+            torch.zeros(sum(_padded(parameters[i].numel()) for i in group), device=device, dtype=dtype)
+            for (device, dtype), group in zip(dict.fromkeys(kinds), self._groups, strict=True)
+        ]
+        self.views = self.like(self.flat)
+
+    def fits(self, parameters: list[nn.Parameter]) -> bool:
+        """Whether these parameters are still where they were."""
+        return self._like == [(p.device, p.dtype, p.shape) for p in parameters]
+
+    def like(self, flat: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Others of the form of `flat`, as one tensor for each parameter."""
+        views = [flat[0]] * len(self._like)
+        for group, whole in zip(self._groups, flat, strict=True):
+            at = 0
+            for i in group:
+                shape = self._like[i][2]
+                size = shape.numel()
+                views[i] = whole[at : at + size].view(shape)
+                at += _padded(size)
+        return views
+
+
+def _padded(size: int) -> int:
+    """Each parameter begins at a multiple of 64 bytes."""
+    return -(-size // 16) * 16

@@ -29,6 +29,7 @@ _CONNECTORS = {
     "medmnist": ("arrays", "medmnist"),
     "images": ("images", "folder"),
     "dicom": ("dicom", "dicom"),
+    "nifti": ("nifti", "nifti"),
 }
 
 Stamp = tuple[int, ...] | None
@@ -115,8 +116,8 @@ def _stamp(data: DataSet) -> Stamp:
     if path is None or not path.exists():
         return None
     around = [path, *(sorted(path.iterdir()) if path.is_dir() else ())]
-    if (labels := getattr(data, "labels", None)) is not None and labels.exists():
-        around.append(labels)
+    beside = [getattr(data, key, None) for key in ("labels", "masks")]
+    around += [each for each in beside if each is not None and each.exists()]
     return tuple(number for each in around for number in (each.stat().st_mtime_ns, each.stat().st_size))
 
 

@@ -20,8 +20,8 @@ from fedcore.errors import DataError
 from fedcore.jobs.datasets import DicomData
 from fedcore.participant.data.arrays import tensor_column, tensor_type
 from fedcore.participant.data.checks import chosen, existing, unreadable, within
+from fedcore.participant.data.masks import numbered, picture_mask
 
-_COLUMNS = ("image", "label", "series", "patient")
 _TAGS = [
     "SeriesInstanceUID",
     "PatientID",
@@ -46,17 +46,21 @@ class _Instance:
 
 
 def dicom_schema(data: DicomData) -> pa.Schema:
-    """`image`, `label`, `series` and `patient`; opens no series."""
+    """`image`, `label`, `series` and `patient`, and `mask` where there are masks; opens no series."""
     _pydicom()
     existing(data.path, folder=True)
     existing(data.labels, folder=False)
-    chosen(data, None, _COLUMNS)
-    return pa.schema(
-        [
-            pa.field("image", tensor_type(np.uint8, data.size)),
-            *(pa.field(name, pa.string()) for name in _COLUMNS[1:]),
-        ]
-    )
+    names = _columns(data)
+    chosen(data, None, names)
+    pixels = tensor_type(np.uint8, data.size)
+    return pa.schema([pa.field(name, pixels if name in ("image", "mask") else pa.string()) for name in names])
+
+
+def _columns(data: DicomData) -> tuple[str, ...]:
+    if data.masks is None:
+        return ("image", "label", "series", "patient")
+    existing(data.masks, folder=True)
+    return ("image", "label", "mask", "series", "patient")
 
 
 def dicom_table(data: DicomData, columns: Sequence[str] | None, memory: int | None) -> pa.Table:
@@ -68,10 +72,11 @@ def dicom_table(data: DicomData, columns: Sequence[str] | None, memory: int | No
 
     Raises:
         DataError: The extra `dicom` is not installed; no folder or labels file; a labelled series that is not
-            there or has too few slices; pixels that cannot be decoded; too large.
+            there or has too few slices; pixels that cannot be decoded; a slice without its mask, or with one that
+            does not fit; too large.
     """
     _pydicom()
-    wanted = chosen(data, columns, _COLUMNS)
+    wanted = chosen(data, columns, _columns(data))
     labels = _labels(data)
     series = _series(data, set(labels))
     rows = len(labels) * data.slices
@@ -82,12 +87,15 @@ def dicom_table(data: DicomData, columns: Sequence[str] | None, memory: int | No
             [series[uid][0].patient for uid in labels for _ in range(data.slices)], type=pa.string()
         ),
     }
-    if "image" in wanted:
-        within(rows * math.prod(data.size), memory)
-        pixels: UInt8 = np.empty((rows, *data.size), dtype=np.uint8)
+    tensors = [name for name in ("image", "mask") if name in wanted]
+    within(len(tensors) * rows * math.prod(data.size), memory)
+    if tensors:
+        pixels: UInt8 = np.empty((len(tensors), rows, *data.size), dtype=np.uint8)
         for i, uid in enumerate(labels):
-            pixels[i * data.slices : (i + 1) * data.slices] = _slices(series[uid], data)
-        found["image"] = tensor_column(pixels)
+            for j, (file, frame) in enumerate(_places(series[uid], data), start=i * data.slices):
+                for place, name in enumerate(tensors):
+                    pixels[place, j] = (_slice if name == "image" else _mask)(file, frame, data)
+        found |= {name: tensor_column(pixels[place]) for place, name in enumerate(tensors)}
     return pa.table({name: found[name] for name in wanted})
 
 
@@ -165,8 +173,8 @@ def _instance(file: Path, header: Any) -> _Instance:
     )
 
 
-def _slices(instances: list[_Instance], data: DicomData) -> UInt8:
-    """`[slices, height, width]`: the middles of equal stretches of the series."""
+def _places(instances: list[_Instance], data: DicomData) -> list[tuple[Path, int]]:
+    """Files and frames of the slices to take: the middles of equal stretches of the series."""
     places = [(each.file, frame) for each in instances for frame in range(each.frames)]
     if len(places) < data.slices:
         raise DataError(
@@ -174,8 +182,25 @@ def _slices(instances: list[_Instance], data: DicomData) -> UInt8:
             "or remove it from labels (the site's log names its folder)",
             detail=str(instances[0].file.parent),
         )
-    chosen_places = [places[int((i + 0.5) * len(places) / data.slices)] for i in range(data.slices)]
-    return np.stack([_slice(file, frame, data) for file, frame in chosen_places])
+    return [places[int((i + 0.5) * len(places) / data.slices)] for i in range(data.slices)]
+
+
+def _mask(file: Path, frame: int, data: DicomData) -> UInt8:
+    pydicom = _pydicom()
+    try:
+        tags = ["SeriesInstanceUID", "SOPInstanceUID", "Rows", "Columns", "NumberOfFrames"]
+        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags)
+        if int(header.get("NumberOfFrames") or 1) > 1:
+            raise ValueError(f"frame {frame} of several; masks are for files of one slice")
+        uid = f"{header.SeriesInstanceUID}/{header.SOPInstanceUID}.png"
+        mask = picture_mask(Path(str(data.masks)) / uid, (int(header.Columns), int(header.Rows)), data.size)
+        return numbered(mask, data.mask_values)
+    except (AttributeError, OSError, ValueError, SyntaxError) as error:
+        raise DataError(
+            "a DICOM slice has no mask <SeriesInstanceUID>/<SOPInstanceUID>.png that fits it; give it one of its size "
+            "with values that mask_values names, or remove its series from labels (the site's log names the file)",
+            detail=f"{file}: {type(error).__name__}: {error}",
+        ) from error
 
 
 def _slice(file: Path, frame: int, data: DicomData) -> UInt8:

@@ -1,4 +1,4 @@
-"""A folder of images, one sub-folder per class."""
+"""A folder of images, one sub-folder per class, or with a mask for each."""
 
 from __future__ import annotations
 
@@ -17,45 +17,48 @@ from fedcore.errors import DataError
 from fedcore.jobs.datasets import ImageFolderData
 from fedcore.participant.data.arrays import tensor_column, tensor_type
 from fedcore.participant.data.checks import chosen, existing, within
+from fedcore.participant.data.masks import mask_beside, numbered, picture_mask
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-
-_COLUMNS = ("image", "label", "file")
 
 UInt8 = npt.NDArray[np.uint8]
 
 
 def folder_schema(data: ImageFolderData) -> pa.Schema:
-    """`image`, `label` and `file`; opens no image."""
-    existing(data.path, folder=True)
-    chosen(data, None, _COLUMNS)
-    return pa.schema(
-        [
-            pa.field("image", tensor_type(np.uint8, _shape(data))),
-            pa.field("label", pa.string()),
-            pa.field("file", pa.string()),
-        ]
-    )
+    """`image`, `label`, `mask` and `file`, as far as the folder has them; opens no image."""
+    names = _columns(data)
+    chosen(data, None, names)
+    kinds = {
+        "image": tensor_type(np.uint8, _shape(data)),
+        "mask": tensor_type(np.uint8, data.size),
+    }
+    return pa.schema([pa.field(name, kinds.get(name, pa.string())) for name in names])
 
 
 def folder_table(data: ImageFolderData, columns: Sequence[str] | None, memory: int | None) -> pa.Table:
     """The images below a folder, ordered by class and path.
 
     Images are turned as their EXIF data says, made grey or RGB, and resized (bilinear) without keeping their
-    proportions. 16-bit grey images are scaled to 8 bits. Of a file with several pages, the first is taken.
+    proportions. 16-bit grey images are scaled to 8 bits. Of a file with several pages, the first is taken. Masks keep
+    their values and are resized by the nearest pixel.
 
     Raises:
-        DataError: No folder, no class, a class without images, images that cannot be decoded, too large.
+        DataError: No folder, no class, a class without images, images that cannot be decoded, an image without its
+            mask, a mask that does not fit, too large.
     """
-    wanted = chosen(data, columns, _COLUMNS)
-    files = _files(data.path)
+    wanted = chosen(data, columns, _columns(data))
+    files = _files(data)
     found: dict[str, pa.Array] = {
         "label": pa.array([label for label, _ in files], type=pa.string()),
         "file": pa.array([file.relative_to(data.path).as_posix() for _, file in files], type=pa.string()),
     }
-    if "image" in wanted:
-        within(len(files) * math.prod(_shape(data)), memory)
-        found["image"] = tensor_column(_decoded([file for _, file in files], data))
+    shapes = {"image": _shape(data), "mask": data.size}
+    tensors = {name: shapes[name] for name in shapes if name in wanted}
+    within(len(files) * sum(map(math.prod, tensors.values())), memory)
+    if tensors:
+        pixels = {name: np.empty((len(files), *shape), dtype=np.uint8) for name, shape in tensors.items()}
+        _decode([file for _, file in files], data, pixels)
+        found |= {name: tensor_column(values) for name, values in pixels.items()}
     return pa.table({name: found[name] for name in wanted})
 
 
@@ -63,14 +66,35 @@ def _shape(data: ImageFolderData) -> tuple[int, ...]:
     return data.size if data.channels == 1 else (*data.size, 3)
 
 
-def _files(folder: Path) -> list[tuple[str, Path]]:
-    classes = sorted(each for each in existing(folder, folder=True).iterdir() if each.is_dir())
-    classes = [each for each in classes if not each.name.startswith(".")]
+def _columns(data: ImageFolderData) -> tuple[str, ...]:
+    classes = _classes(data.path)
+    if data.masks is None:
+        return ("image", "label", "file")
+    existing(data.masks, folder=True)
+    return ("image", "label", "mask", "file") if classes else ("image", "mask", "file")
+
+
+def _classes(folder: Path) -> list[Path]:
+    found = sorted(each for each in existing(folder, folder=True).iterdir() if each.is_dir())
+    return [each for each in found if not each.name.startswith(".")]
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
+
+
+def _files(data: ImageFolderData) -> list[tuple[str, Path]]:
+    folder = data.path
+    classes = _classes(folder)
+    if not classes and data.masks is not None:
+        if alone := _images(folder):
+            return [("", file) for file in alone]
+        raise DataError(f"{folder} has no image; allowed: {', '.join(SUFFIXES)}")
     if not classes:
         raise DataError(f"{folder} has no sub-folder; an image folder has one for each class, named by it")
     files: list[tuple[str, Path]] = []
     for each in classes:
-        mine = sorted(file for file in each.rglob("*") if file.suffix.lower() in SUFFIXES)
+        mine = _images(each)
         if not mine:
             raise DataError(
                 f"class folder {each} has no image; allowed: {', '.join(SUFFIXES)}; fill it or remove it"
@@ -79,14 +103,15 @@ def _files(folder: Path) -> list[tuple[str, Path]]:
     return files
 
 
-def _decoded(files: list[Path], data: ImageFolderData) -> UInt8:
-    pixels: UInt8 = np.empty((len(files), *_shape(data)), dtype=np.uint8)
+def _decode(files: list[Path], data: ImageFolderData, pixels: dict[str, UInt8]) -> None:
+    """Fill `image`, `mask` or both, row by row."""
 
     def decode(index: int) -> str | None:
+        file = files[index]
         try:
-            pixels[index] = _image(files[index], data)
+            _row(file, data, {name: values[index] for name, values in pixels.items()})
         except (OSError, ValueError, SyntaxError, ArithmeticError) as error:  # what Pillow's decoders raise
-            return f"{files[index]}: {type(error).__name__}: {error}"
+            return f"{file}: {type(error).__name__}: {error}"
         return None
 
     # Pillow decodes and resizes without Python's lock.
@@ -94,12 +119,24 @@ def _decoded(files: list[Path], data: ImageFolderData) -> UInt8:
         failed = [line for line in pool.map(decode, range(len(files))) if line is not None]
     if failed:
         # A file's name may name a patient, so the names stay at the site.
+        masks = " or have no mask that fits" if "mask" in pixels else ""
         raise DataError(
-            f"{len(failed)} of {len(files)} image files below {data.path} cannot be decoded; replace or "
+            f"{len(failed)} of {len(files)} image files below {data.path} cannot be decoded{masks}; replace or "
             "remove them (the site's log names them)",
             detail="\n".join(failed),
         )
-    return pixels
+
+
+def _row(file: Path, data: ImageFolderData, into: dict[str, UInt8]) -> None:
+    from PIL import Image, ImageOps
+
+    if "image" in into:
+        into["image"][:] = _image(file, data)
+    if "mask" in into and data.masks is not None:
+        with Image.open(file) as opened:
+            original = ImageOps.exif_transpose(opened).size  # as its painter saw it
+        mask = picture_mask(mask_beside(data.masks, file.relative_to(data.path)), original, data.size)
+        into["mask"][:] = numbered(mask, data.mask_values)
 
 
 def _image(path: Path, data: ImageFolderData) -> npt.NDArray[Any]:

@@ -134,7 +134,7 @@ def test_unknown_task_names_the_nearest_and_its_other_keys_are_checked_as_that(f
     problems = told(folder, JOB.replace("tabular-classifier", "tabular-clasifier").replace("target", "targt"))
     assert problems[0].startswith(
         'a.yaml:4: task.use: the text "tabular-clasifier" is not known; did you mean "tabular-classifier"? '
-        "allowed: tabular-classifier, image-classifier, package.module:Class"
+        "allowed: tabular-classifier, image-classifier, image-segmenter, package.module:Class"
     )
     assert [problem.split("; ")[0] for problem in problems[1:]] == ["a.yaml:4: task.targt: unknown key"]
 
@@ -142,7 +142,7 @@ def test_unknown_task_names_the_nearest_and_its_other_keys_are_checked_as_that(f
 def test_missing_use_of_a_task_says_nothing_of_its_other_keys(folder: Path) -> None:
     said = only(folder, JOB.replace("use: tabular-classifier, ", "hidden: [3], "))
     assert said == (
-        "a.yaml:4: task.use: missing; allowed: tabular-classifier, image-classifier, package.module:Class"
+        "a.yaml:4: task.use: missing; allowed: tabular-classifier, image-classifier, image-segmenter, package.module:Class"
     )
 
 

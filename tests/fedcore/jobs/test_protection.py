@@ -40,10 +40,26 @@ def test_a_shared_key_is_written_with_whom_it_holds_against(protocol: str) -> No
         {"protocol": "paillier", "adversary": "curious", "key_bits": 2047},
         {"protocol": "paillier", "adversary": "curious", "key_bits": 2056},
         {"protocol": "paillier", "adversary": "curious", "key_bits": 10**6},
+        {"protocol": "secagg+", "cipher": "aes-256"},
     ],
 )
 def test_what_no_protocol_does_is_refused(written: Any) -> None:
     with pytest.raises(ValidationError):
+        Protection.model_validate({"secure_aggregation": written})
+
+
+def test_masks_are_of_the_cipher_that_the_job_names() -> None:
+    written = {"protocol": "secagg+", "cipher": "chacha20"}
+    asked = Protection.model_validate({"secure_aggregation": written})
+    assert asked.secure_aggregation.cipher == "chacha20"
+    assert Protection.model_validate(asked.model_dump()) == asked
+    assert Protection.model_validate({"secure_aggregation": "secagg+"}).secure_aggregation.cipher == "aes"
+
+
+@pytest.mark.parametrize("protocol", ["none", "threshold", "ckks", "paillier"])
+def test_a_cipher_of_masks_is_refused_where_there_are_none(protocol: str) -> None:
+    written = {"protocol": protocol, "adversary": "curious", "cipher": "chacha20"}
+    with pytest.raises(ValidationError, match=r"chacha20 is for the masks of secagg\+"):
         Protection.model_validate({"secure_aggregation": written})
 
 

@@ -197,6 +197,18 @@ class Twice(nn.Module):
         return self.inside(torch.tanh(self.inside(x))[:, :2])
 
 
+class Again(nn.Module):
+    """The same linear layer twice, over rows without positions, and once over positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = torch.tanh(self.inside(x).mean(1)) if x.dim() == 3 else self.inside(x)
+        return self.inside(torch.tanh(first))
+
+
 class Tied(nn.Module):
     """An embedding whose weight is that of the last layer too."""
 
@@ -235,6 +247,8 @@ class Own(nn.Module):
 
 def test_a_layer_used_twice_and_tied_weights_count_once() -> None:
     assert_same(double(Twice), numbers(5, 3, 4))
+    assert_same(double(Again), numbers(5, 4))
+    assert_same(double(Again), numbers(5, 3, 4))
     assert_same(double(Tied), torch.randint(0, 6, (5, 4)))
 
 
@@ -382,6 +396,45 @@ def test_rows_with_gradients_that_are_not_finite_count_as_nothing() -> None:
             torch.testing.assert_close(one, other)
         for each in sums(broken[[2, 4]], y[[2, 4]]):
             assert not each.any()
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: mlp(4, CLASSES, (5,)), lambda: nn.Sequential(nn.Linear(4, 4), nn.PReLU())]
+)
+@pytest.mark.parametrize("rows", [0, 1, 6])
+def test_sums_are_written_where_they_are_asked_for(make: Callable[[], nn.Module], rows: int) -> None:
+    model = double(make)
+    x, y = numbers(rows, 4), torch.arange(rows) % CLASSES
+    sums = ClippedSums(model, LOSS, 0.5)
+    for dtype in (torch.float64, torch.float32):
+        # Transposed: places that are not contiguous.
+        places = [
+            torch.full(p.shape[::-1], math.nan, dtype=dtype).permute(*reversed(range(p.dim())))
+            for p in model.parameters()
+        ]
+        found = sums(x, y, places)
+
+        assert all(one is other for one, other in zip(found, places, strict=True))
+        for one, other in zip(found, sums(x, y), strict=True):
+            torch.testing.assert_close(one, other.to(dtype))
+
+
+def test_a_parameter_that_no_row_reaches_has_a_sum_of_zero() -> None:
+    class Half(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.idle = nn.Linear(4, CLASSES), nn.Linear(4, CLASSES)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.used(x)
+            return found
+
+    model = double(Half)
+    places = [torch.full_like(p, math.nan) for p in model.parameters()]
+    found = ClippedSums(model, LOSS, 0.5)(numbers(3, 4), torch.arange(3), places)
+
+    assert [bool(each.any()) for each in found] == [True, True, False, False]
+    assert_same(model, numbers(3, 4), LOSS)
 
 
 def test_an_empty_batch_and_a_batch_of_one() -> None:

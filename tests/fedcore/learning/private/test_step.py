@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from fedcore.errors import JobError
 from fedcore.learning.models import mlp
+from fedcore.learning.private import clipping
 from fedcore.learning.private import step as module
 from fedcore.learning.private.calibration import noise_multiplier, training_cost
 from fedcore.learning.private.clipping import ClippedSums
@@ -53,6 +55,75 @@ def test_physical_batches_make_the_same_step_as_one(monkeypatch: pytest.MonkeyPa
     whole = torch.cat([each.flatten() for each in ClippedSums(model, LOSS, 0.5)(x, y)])
     torch.testing.assert_close(gradients(model), whole / 20)
     assert deviations == [1.0]
+
+
+def test_a_batch_that_fails_leaves_nothing_in_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "released", lambda values, deviation, over: [each.clone() for each in values])
+    torch.manual_seed(0)
+    model = mlp(6, 3, (5,))
+    x, y = torch.randn(8, 6), torch.arange(8) % 3
+    training = PrivateStep(model, LOSS, clip=0.5, noise=2.0, expected_batch=8)
+    real, writes = clipping._write, []
+
+    def failing(*given: Any) -> None:
+        writes.append(given)
+        if len(writes) == 7:
+            raise RuntimeError("DefaultCPUAllocator: not enough memory")
+        real(*given)
+
+    training.accumulate(x[:4], y[:4])
+    monkeypatch.setattr(clipping, "_write", failing)
+    writes += [()] * 4
+    with pytest.raises(RuntimeError, match="memory"):
+        training.accumulate(x[4:], y[4:])
+    training.accumulate(x[4:], y[4:])
+    training.step(Still())
+
+    whole = torch.cat([each.flatten() for each in ClippedSums(model, LOSS, 0.5)(x, y)])
+    torch.testing.assert_close(gradients(model), whole)
+
+
+def test_gradients_of_one_step_are_not_those_of_the_next() -> None:
+    model = mlp(6, 3, (5,))
+    training = PrivateStep(model, LOSS, clip=0.5, noise=2.0, expected_batch=8)
+    x, y = torch.randn(8, 6), torch.arange(8) % 3
+    training.accumulate(x, y)
+    training.step(Still())
+    held = [p.grad for p in model.parameters()]
+    before = [each.clone() for each in held]
+    for _ in range(3):
+        training.accumulate(x, y)
+        training.accumulate(x, y)
+        training.step(Still())
+
+    assert all(torch.equal(one, other) for one, other in zip(held, before, strict=True))
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
+def test_gradients_have_the_types_of_their_parameters(kind: torch.dtype) -> None:
+    model = mlp(6, 3, (5,))
+    training = PrivateStep(model, LOSS, clip=0.5, noise=2.0, expected_batch=8)
+    model[2].to(kind)  # the same parameters, of another type
+    training.step(Still())
+
+    assert [p.grad.dtype for p in model.parameters()] == [torch.float32] * 2 + [kind] * 2
+    assert all(p.grad.shape == p.shape for p in model.parameters())
+
+
+def test_mixed_precision_sums_in_float32() -> None:
+    torch.manual_seed(0)
+    model = mlp(16, 3, (32,))
+    training = PrivateStep(model, LOSS, clip=1.0, noise=1e-6, expected_batch=8)
+    x, y = torch.randn(8, 16), torch.arange(8) % 3
+    with torch.autocast("cpu", torch.bfloat16):
+        training.accumulate(x, y)
+    training.step(Still())
+    half = gradients(model)
+    training.accumulate(x, y)
+    training.step(Still())
+
+    assert training.route == "parts" and half.dtype == torch.float32
+    assert float((half - gradients(model)).norm() / gradients(model).norm()) < 0.05
 
 
 def test_an_empty_step_is_noise_alone_of_the_stated_size() -> None:
