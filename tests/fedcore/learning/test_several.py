@@ -136,7 +136,7 @@ def test_a_gradient_that_is_not_finite_on_one_device_skips_the_step_on_all(three
 
 
 def test_the_gradient_scaler_of_float16_works_over_all_devices(three, monkeypatch) -> None:
-    monkeypatch.setattr(training, "_autocast", lambda local, device: (contextlib.nullcontext, True))
+    monkeypatch.setattr(training, "autocast_of", lambda local, device: (contextlib.nullcontext, True))
     model, plain = fresh(), fresh()
     done = train(model, Classes(), rows_of(), local(devices=3, precision="float16"), seed=SEED)
     train(plain, Classes(), rows_of(), local(precision="float16"), seed=SEED)

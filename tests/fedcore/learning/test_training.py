@@ -324,7 +324,7 @@ def half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     """The gradient scaler of float16, around a forward pass in float32: a CPU has no other."""
     from contextlib import nullcontext
 
-    monkeypatch.setattr(training, "_autocast", lambda local, device: (nullcontext, True))
+    monkeypatch.setattr(training, "autocast_of", lambda local, device: (nullcontext, True))
 
 
 def test_the_gradient_scaler_changes_nothing_where_nothing_overflows(half_precision) -> None:
