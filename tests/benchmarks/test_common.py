@@ -160,7 +160,7 @@ def test_sides_take_turns() -> None:
             ["--sides", "fedcore", "--central", "20", "--rounds", "1", "--users", "4", "--cohort", "2"],
         ),
         ("psi", ["--items", "501", "--protocol", "vole"]),
-        ("psi", ["--items", "501", "--protocol", "ecdh"]),
+        pytest.param("psi", ["--items", "501", "--protocol", "ecdh"], marks=pytest.mark.slow),
     ],
 )
 def test_a_toy_run_prints_one_object_and_names_what_it_left_out(

@@ -242,6 +242,7 @@ def test_cities_with_a_process_each_answer_the_same(tmp_path: Path) -> None:
     assert (tmp_path / "keys" / "beijing.key").stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.slow
 def test_the_notebook_shows_what_is_suppressed_refused_and_charged(tmp_path: Path) -> None:
     notebook = nbformat.read(ROOT / "examples" / "notebooks" / "04-hospital-survival.ipynb", as_version=4)
     for cell in notebook.cells:
