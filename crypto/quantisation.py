@@ -44,6 +44,8 @@ SEED = KEY_BYTES["aes"]
 """Bytes that rounding takes by default: a key of AES-128 and a nonce."""
 _ALIGNED = 16
 """Numbers whose rounding begins a block of either cipher."""
+_LONGEST: dict[StreamCipher, int] = {"aes": 2**32 * 4, "chacha20": 2**32 * 16}
+"""Numbers that one seed rounds: a word each, of 2^32 blocks."""
 _EXACT = 44
 """Largest product, in bits: float64 then still holds eight bits of its fraction for the rounding."""
 _TYPES = {32: "uint32", 64: "uint64"}
@@ -174,12 +176,17 @@ def quantise(
     check_weight(weight, form)
     if first < 0 or first % _ALIGNED:
         raise ValueError(f"a piece from number {first} on; allowed are multiples of {_ALIGNED}")
+    check_cipher(cipher)
+    if first + len(values) > _LONGEST[cipher]:
+        raise ValueError(
+            f"{len(values)} numbers from number {first} on pass the end of a stream of {cipher}, which rounds "
+            f"{_LONGEST[cipher]}; use another seed"
+        )
     if out is None:
         out = np.empty(len(values) + 1, dtype=form.dtype)
     check_words(out)
     if out.dtype != form.dtype or len(out) != len(values) + 1:
         raise ValueError(f"room for {out.dtype} {out.shape}; {len(values) + 1} of {form.dtype} are needed")
-    check_cipher(cipher)
     key = secrets.token_bytes(KEY_BYTES[cipher]) if seed is None else seed
     told = np.empty(2, dtype=np.int64)
     bounds = _bits(np.array([form.clip, weight * form.scale]))

@@ -363,6 +363,7 @@ class Participant:
                 place.cohort.leaves if place else (),
                 place.pairs if place else {},
                 self._round,
+                self._cipher,
             )
         )
 
@@ -377,13 +378,16 @@ class Participant:
         """The participant that a state is of.
 
         Args:
-            saved: From `save`.
-            assumptions, authenticator, cipher: As it had.
+            saved, assumptions, authenticator, cipher: From `save`, and as it had.
 
         Raises:
-            ValueError: It is no state, or one of another version.
+            ValueError: It is no state, one of another version, or one of another cipher.
         """
         state = load(saved)
+        if state.cipher != cipher:
+            raise ValueError(
+                f"the cipher is {cipher}; this state is of a run whose masks are of {state.cipher}"
+            )
         made = cls(state.name, state.run, assumptions, cipher=cipher)
         made._authenticator = authenticator
         made._key = OwnKey(state.name, X25519PrivateKey.from_private_bytes(state.key))

@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from crypto.streams import StreamCipher, check_cipher
+
 Done = Literal["begun", "masked", "confirmed", "revealed"]
 _SHARE = 32
 _SAVED = 2
@@ -36,6 +38,7 @@ class State:
         leaves: Of the cohort; empty before the roster.
         pairs: Secrets with the neighbours, ascending; empty before the roster.
         round: The last that was begun.
+        cipher: Of the masks.
     """
 
     name: str
@@ -46,6 +49,7 @@ class State:
     leaves: tuple[bytes, ...]
     pairs: dict[int, bytes]
     round: RoundState | None
+    cipher: StreamCipher = "aes"
 
 
 def dump(state: State) -> bytes:
@@ -60,6 +64,7 @@ def dump(state: State) -> bytes:
         "root": state.root.hex(),
         "leaves": [leaf.hex() for leaf in state.leaves],
         "pairs": {str(other): pair.hex() for other, pair in state.pairs.items()},
+        "cipher": state.cipher,
     }
     if at is not None:
         told["round"] = {
@@ -83,6 +88,9 @@ def load(saved: bytes) -> State:
         told = json.loads(saved)
         if told["version"] != _SAVED:
             raise ValueError(f"a state of version {told['version']}; this side has {_SAVED}")
+        # States from before there was a second cipher do not name theirs.
+        cipher = told.get("cipher", "aes")
+        check_cipher(cipher)
         return State(
             told["name"],
             bytes.fromhex(told["run"]),
@@ -92,6 +100,7 @@ def load(saved: bytes) -> State:
             tuple(bytes.fromhex(leaf) for leaf in told["leaves"]),
             {int(other): bytes.fromhex(pair) for other, pair in told["pairs"].items()},
             _round(told["round"]) if "round" in told else None,
+            cipher,
         )
     except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError):
         raise ValueError("this is no saved state of a participant") from None

@@ -36,7 +36,8 @@ from fedcore.flower import (
     stamp,
     through_the_wire,
 )
-from fedcore.learning.rendezvous import NEVER, Rendezvous, Seat
+from fedcore.learning.members import Seat
+from fedcore.learning.rendezvous import NEVER, Rendezvous
 from fedcore.learning.training import release_resident
 
 FIRST_NODE = 100
@@ -282,7 +283,7 @@ class _Work:
             return
         try:
             self._reply = self.grid.answer(self)
-        except Exception as error:
+        except BaseException as error:  # SystemExit would end the thread, and no reply would come
             logging.getLogger("fedcore.engines").exception("the ClientApp raised")
             self._reply = error_reply(self.asked, f"the ClientApp raised {type(error).__name__}")
         self.done.set()
@@ -346,6 +347,8 @@ class _Workers:
                 self._seats[me] = seat
             with work.seat or contextlib.nullcontext():
                 work()
+                if self._meeting is not None:
+                    release_resident()  # a crowd has hundreds of threads, and few of them ever train alone
             with self._lock:
                 del self._busy[me]
                 if me in self._left_behind:

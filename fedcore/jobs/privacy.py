@@ -77,15 +77,15 @@ class ClientPrivacy(Strict):
 class RecordPrivacy(Strict):
     """What is promised to each row of each participant: DP-SGD at the sites (Abadi et al., CCS 2016).
 
-    Two data sets of a site that differ in one row, there or not, make nearly the same models likely. Every update that
-    leaves a site carries all of the noise, so the promise needs trust in nobody outside the site. The number of a site's
-    rows is taken as public. A person with several rows is promised less.
+    Two data sets of a site that are alike but for one row, which in one of them counts as nothing, make nearly the same
+    models likely. Every update that leaves a site carries all of the noise, so the promise needs no other party. The number
+    of a site's rows is taken as public. A person with several rows is promised less.
 
     Args:
         level: `record`: one row is hidden.
         epsilon: Of the whole run, at each site, above 0.
         delta: Of the whole run; at each site at most one over its number of rows.
-        clip: Largest Euclidean norm of the gradient of one row's loss.
+        clip: Largest Euclidean norm of the gradient of one row's loss, from 1e-6 to 1e6.
         spare: Rounds that are paid beside those of the job, for rounds that a crash makes to be done again.
         classes: All values that the target can have, known without a look at the data; no site tells which it has.
     """
@@ -93,7 +93,7 @@ class RecordPrivacy(Strict):
     level: Literal["record"]
     epsilon: float = Field(gt=0)
     delta: float = Field(gt=0, lt=1)
-    clip: float = Field(default=1.0, gt=0)
+    clip: float = Field(default=1.0, ge=1e-6, le=1e6)
     spare: int = Field(default=0, ge=0)
     classes: tuple[int | float | str, ...] | None = None
 

@@ -26,7 +26,16 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedcore.errors import DataError, JobError
-from fedcore.learning.cohort_model import Seed, State, dropout_sources, loss_of, names_of, row_wise, skeleton
+from fedcore.learning.cohort_model import (
+    Seed,
+    State,
+    dropout_sources,
+    loss_of,
+    names_of,
+    row_wise,
+    says_two_losses,
+    skeleton,
+)
 from fedcore.learning.cohort_steps import Stepper
 from fedcore.learning.examples import Examples
 from fedcore.learning.seeds import derive_seed, generator
@@ -34,6 +43,18 @@ from fedcore.learning.task import Batch, Task
 
 if TYPE_CHECKING:
     from fedcore.jobs.job import LocalTraining
+
+
+class NotTogetherError(JobError):
+    """The task or its settings do not go with training together, whoever takes part.
+
+    Args:
+        reason: Why.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"participants of this task cannot be trained together: {reason}; train each alone")
 
 
 @dataclass(frozen=True)
@@ -123,6 +144,7 @@ def train_cohort(
     seeds: Sequence[Seed],
     pull: float = 0.0,
     convolutions: Literal["grouped", "patches"] = "grouped",
+    compare: bool = True,
 ) -> CohortTrained:
     """Train all participants of `state` in place for the local epochs.
 
@@ -138,18 +160,23 @@ def train_cohort(
         seeds: Parts of the seed of batch order and dropout, of each participant.
         pull: Strength of the term that holds each participant near its start (`mu` of FedProx); 0 for none.
         convolutions: As one grouped convolution, or as a batched product over unfolded patches.
+        compare: First see on a batch that the task's `loss` is the mean of its `losses`, which are what is differentiated.
 
     Raises:
         DataError: Somebody has no rows, or rows of another shape or dtype than the first.
-        JobError: The task or its settings do not go with training together.
+        JobError: The task or its settings do not go with training together; a `NotTogetherError` where that is so for any
+            participants.
         RuntimeError: From torch: the model has an operation that `vmap` does not serve.
     """
     if (reason := why_not(model, task, local)) is not None:
-        raise JobError(f"participants of this task cannot be trained together: {reason}; train each alone")
+        raise NotTogetherError(reason)
     if not rows:
         return CohortTrained([], [], [])
     _same_kind(rows)
-    if not row_wise(task) and len({len(each) for each in rows}) > 1:
+    if row_wise(task):
+        if compare and (reason := says_two_losses(model, task, state, rows)) is not None:
+            raise NotTogetherError(reason)
+    elif len({len(each) for each in rows}) > 1:
         raise JobError(
             f"{type(task).__name__} says no loss for each row (losses), and the participants have different numbers "
             "of rows; train those with the same number together"

@@ -16,11 +16,15 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from fedcore.learning.seeds import SeededDropout, derive_seed
+from fedcore.learning.examples import Examples
+from fedcore.learning.seeds import SeededDropout, derive_seed, reseed
 from fedcore.learning.task import Batch, Task
 
 Seed = tuple[str | int, ...]
 State = dict[str, torch.Tensor]
+
+SOME_ROWS = 64
+"""Rows on which two ways to say a loss are compared: enough to differ, too few for roundings to add up."""
 
 
 def row_wise(task: Task) -> bool:
@@ -34,6 +38,63 @@ def row_wise(task: Task) -> bool:
         if "loss" in vars(kind):
             return False
     return False
+
+
+def says_two_losses(model: nn.Module, task: Task, state: State, rows: Sequence[Examples]) -> str | None:
+    """Why `losses` cannot stand for `loss`, looked at on a real batch; None where it can.
+
+    Args:
+        model: Of the task, in training mode; left as it is.
+        task: Says the loss of each row.
+        state: Participants' arrays, one below the other.
+        rows: Of each participant.
+
+    Returns:
+        What is wrong: a penalty on the weights, say, that only `loss` has.
+    """
+    names = names_of(model)
+    model = copy.deepcopy(model)
+    for place in sorted(range(len(rows)), key=lambda i: -len(rows[i])):
+        each = rows[place]
+        batch = each.batch(torch.arange(min(SOME_ROWS, len(each))))
+        given = {first: state[last][place] for first, last in names.last.items()}
+        # A penalty on weights that begin at zero is only seen where they are others.
+        for arrays in (_moved(given, names.trained), given):
+            loss, losses = _two_losses(model, task, arrays, batch, each.device)
+            if not (loss.isfinite() and losses.isfinite().all()):
+                continue  # others may tell
+            enough = max(1e-5, 4 * torch.finfo(losses.dtype).eps) * float(losses.abs().mean())
+            if abs(float(loss) - float(losses.mean())) > enough:
+                name = type(task).__name__
+                return f"{name}.loss is not the mean of {name}.losses, which say nothing of a penalty"
+            return None
+    return None
+
+
+def _moved(arrays: State, trained: Sequence[str]) -> State:
+    moved = dict(arrays)
+    for name in trained:
+        value = arrays[name]
+        source = torch.Generator(device=value.device)
+        source.manual_seed(derive_seed("weights to compare losses at", name))
+        noise = torch.randn(value.shape, generator=source, device=value.device).to(value.dtype)
+        moved[name] = value + noise * (0.1 * value.square().mean().sqrt() + 0.01)
+    return moved
+
+
+@torch.no_grad()
+def _two_losses(
+    model: nn.Module, task: Task, arrays: State, batch: Batch, device: torch.device
+) -> list[torch.Tensor]:
+    """A batch's loss and its rows' losses with some arrays, which the model gets, and with the same dropout."""
+    found = []
+    held = model.state_dict()
+    for of_rows in (False, True):
+        reseed(model, device, "two losses")
+        for name, value in arrays.items():  # buffers again: a pass may write to them
+            held[name].copy_(value)
+        found.append(task.losses(model(batch.x), batch.y) if of_rows else task.loss(model, batch))
+    return found
 
 
 @dataclass(frozen=True)

@@ -51,18 +51,33 @@ def release_compiled() -> None:
     _of_thread.__dict__.clear()
 
 
-def gave_up(error: Exception) -> bool:
-    """Whether to go on with the plain model after an error of the compiled one; said once in a process.
+def may_be_the_compilers(error: Exception) -> bool:
+    """Whether an error of the compiled model may be one of the compiler; the plain model tells, on the same batch.
 
-    A mistake of the task comes again from the plain model, with its own words. Full memory and a lost device have
-    cures of their own.
+    A mistake of the task or its rows comes again from the plain model, with its own words. Full memory and a lost device
+    have cures of their own.
     """
-    if isinstance(error, FedcoreError) or out_of_memory(error) or device_lost(error):
-        return False
+    return not (isinstance(error, FedcoreError) or out_of_memory(error) or device_lost(error))
+
+
+def words_of(error: Exception) -> str:
+    """What the log may say of an error: its type, and the text only where the compiler wrote it.
+
+    Any other text may quote the rows.
+    """
+    cause = getattr(error, "inner_exception", error)  # what a part of the compiler says itself
+    kind = type(cause)
+    own = kind.__module__.startswith("torch._inductor.")
+    return f"{kind.__name__}: {str(cause).partition(chr(10))[0]}" if own else kind.__name__
+
+
+def give_up(why: str) -> None:
+    """Compile nothing any more in this process, and say so once.
+
+    Args:
+        why: As from `words_of`.
+    """
     with _first:
         if not _failed:
-            cause = getattr(error, "inner_exception", error)  # what a part of the compiler says itself
-            why = f"{type(cause).__name__}: {str(cause).partition(chr(10))[0]}"
             _failed.append(why)
             log.warning("local.compile has no effect here: %s", why)
-    return True

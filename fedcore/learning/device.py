@@ -22,7 +22,7 @@ T = TypeVar("T")
 log = logging.getLogger("fedcore.learning")
 
 _OF_A_DEVICE = re.compile(
-    r"CUDA (driver |unknown )?error|cuDNN error|CUBLAS_STATUS_|No CUDA GPUs are available"
+    r"CUDA (driver |unknown )?error|cuDNN error|CUBLAS_STATUS_|No CUDA GPUs are available|Triton Error \[CUDA\]"
 )
 
 _lost: list[str] = []

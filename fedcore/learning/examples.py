@@ -62,7 +62,12 @@ def columns_to_read(
 
 
 def rows_from_table(
-    table: pa.Table, features: tuple[str, ...] | None, target: str | None, row_id: str | None
+    table: pa.Table,
+    features: tuple[str, ...] | None,
+    target: str | None,
+    row_id: str | None,
+    *,
+    empty: bool = False,
 ) -> Rows:
     """Take features, target and row ids out of a table.
 
@@ -71,6 +76,7 @@ def rows_from_table(
         features: Their names; all numeric columns but target and row id when None.
         target: Column to predict.
         row_id: Column that names the person or object of a row.
+        empty: Whether there may be no rows.
 
     Raises:
         DataError: A column is missing, not numeric, or holds missing or infinite values; no rows.
@@ -78,7 +84,7 @@ def rows_from_table(
     import pyarrow as pa
 
     columns_to_read(table.column_names, features, target, row_id)
-    if table.num_rows == 0:
+    if table.num_rows == 0 and not empty:
         raise DataError("the data set has no rows; give it data or leave the site out of participants.names")
     kinds = {field.name: field.type for field in table.schema}
     if features is None:
@@ -199,10 +205,11 @@ def classes_of(target: NDArray, name: str) -> list[int | float | str]:
             f"the target {name!r} differs in nearly every row: it names rows, it is not a class; "
             "choose another target"
         )
-    return [_plain(value) for value in values]
+    return [plain_label(value) for value in values]
 
 
-def _plain(value: Any) -> int | float | str:
+def plain_label(value: Any) -> int | float | str:
+    """A label as it stands in a schema: a whole number, a number or a text."""
     plain = value.item() if hasattr(value, "item") else value
     if isinstance(plain, bool):
         return int(plain)
@@ -254,7 +261,7 @@ def encode(rows: Rows, schema: Schema, classification: bool, at: NDArray) -> Exa
         y: NDArray = np.empty(0, dtype=np.float32)
     elif classification:
         index = {label: i for i, label in enumerate(schema.classes)}
-        labels = [_plain(value) for value in rows.target[at]]
+        labels = [plain_label(value) for value in rows.target[at]]
         unknown = [label for label in labels if label not in index]
         if unknown:
             raise DataError(

@@ -18,8 +18,9 @@ import torch
 from torch import nn
 
 from fedcore.errors import DataError
-from fedcore.learning.compiled import compiled, gave_up
+from fedcore.learning.compiled import compiled, give_up, may_be_the_compilers, words_of
 from fedcore.learning.memory import fitting, out_of_memory
+from fedcore.learning.seeds import SeededDropout
 from fedcore.learning.task import Batch, Task
 
 _fits: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()
@@ -55,6 +56,7 @@ class Gradients:
         self._autocast, self._scaler = autocast, scaler
         self._compile_at = compile_at
         self._compiled = compiled(model, device) if compile_at is not None and compile_at > 1 else None
+        self._before = _Before(model) if self._compiled is not None else None
         self._most = _fits.get(model, sys.maxsize)
 
     def __call__(self, batch: Batch) -> torch.Tensor:
@@ -66,13 +68,28 @@ class Gradients:
         Raises:
             DataError: The batch does not fit into memory and cannot be taken in pieces, or not even one row fits.
         """
-        if self._compiled is not None and len(batch) == self._compile_at and len(batch) <= self._most:
-            try:
-                return self._in_pieces(batch, len(batch), self._compiled)
-            except Exception as error:
-                if not (out_of_memory(error) or gave_up(error)):
-                    raise
-                self._compiled = None
+        if self._compiled is None or len(batch) != self._compile_at or len(batch) > self._most:
+            return self._plain(batch)
+        if self._before is not None:
+            self._before.keep()
+        failed = None
+        try:
+            return self._in_pieces(batch, len(batch), self._compiled)
+        except Exception as error:
+            if may_be_the_compilers(error):
+                failed = words_of(error)
+            elif not out_of_memory(error):
+                raise
+        if self._before is not None:
+            self._before.put_back()
+        loss = self._plain(batch)
+        # Only now is it known that neither the task nor the rows are to blame.
+        self._compiled = None
+        if failed is not None:
+            give_up(failed)
+        return loss
+
+    def _plain(self, batch: Batch) -> torch.Tensor:
         rows = min(len(batch), self._most)
         if self.normalised:
             return self._whole(batch)
@@ -121,6 +138,37 @@ class Gradients:
         scaled = loss if self._scaler is None else self._scaler.scale(loss)
         scaled.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
+
+
+class _Before:
+    """What a forward pass changes besides gradients: buffers, and the generators of dropout.
+
+    Args:
+        model: Whose dropout layers have their generators already.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._buffers: dict[torch.dtype, list[torch.Tensor]] = {}
+        for buffer in model.buffers():
+            self._buffers.setdefault(buffer.dtype, []).append(buffer)
+        self._values = {dtype: [torch.empty_like(b) for b in held] for dtype, held in self._buffers.items()}
+        layers = (module for module in model.modules() if isinstance(module, SeededDropout))
+        self._sources = list({id(each.source): each.source for each in layers if each.source}.values())
+        self._states: list[torch.Tensor] = []
+
+    @torch.no_grad()
+    def keep(self) -> None:
+        """In memory that is there already, by few launches: this is done in each step."""
+        for dtype, held in self._buffers.items():
+            torch._foreach_copy_(self._values[dtype], held)
+        self._states = [source.get_state() for source in self._sources]
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        for dtype, held in self._buffers.items():
+            torch._foreach_copy_(held, self._values[dtype])
+        for source, state in zip(self._sources, self._states, strict=True):
+            source.set_state(state)
 
 
 def normalises_batches(model: nn.Module) -> bool:

@@ -23,6 +23,7 @@ _SAYS_SO = (
     "DefaultCPUAllocator",
     "not enough memory",
     "CUDA error: out of memory",
+    "Triton Error [CUDA]: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
 )

@@ -51,7 +51,8 @@ def devices_for(first: torch.device, count: int) -> tuple[torch.device, ...]:
 
 def replicas(task: Task, devices: tuple[torch.device, ...]) -> list[nn.Module]:
     """This thread's models of a task on some devices, whose weights are whatever the last user left."""
-    if getattr(_of_thread, "of", None) != (task, devices):
+    of, at = getattr(_of_thread, "of", (None, None))
+    if of is not task or at != devices:
         _of_thread.models = [own_randomness(seeded_model(task.model, 0)).to(device) for device in devices]
         _of_thread.of = (task, devices)
     models: list[nn.Module] = _of_thread.models

@@ -72,7 +72,9 @@ def resident_model(task: Task, device: torch.device) -> nn.Module:
     Building a module draws initial weights that the arrays of the round overwrite at once; for small models
     that costs more than an epoch. Its weights on return are whatever the last user left.
     """
-    if getattr(_resident, "of", None) != (task, device):
+    of, at = getattr(_resident, "of", (None, None))
+    # The very task: one that compares equal may have another schema, and so another model.
+    if of is not task or at != device:
         # Seeded, although the weights do not matter: drawing them must not disturb another run's, elsewhere.
         _resident.model = placed(own_randomness(seeded_model(task.model, 0)), device)
         _resident.of = (task, device)

@@ -5,7 +5,7 @@ left is counted beside the ledger, so that a round that is done again takes one 
 
     <state>/privacy/<data>.jsonl                 the ledger; <data>-<year>.jsonl of a budget by the year
     <state>/privacy-<data>.anchor                its newest hash, beside the evidence
-    <state>/privacy/runs/<run>.jsonl             one line for what was agreed, one for each update
+    <state>/privacy/runs/<run>.jsonl             what was agreed, whether it was charged, and one line for each update
 """
 
 from __future__ import annotations
@@ -139,18 +139,26 @@ def take_release(
             log.seek(0)
             lines = log.read().splitlines()
             if not lines:
+                _refuse_lost(participant, request)
                 check()
-                charged = _charge(participant, request, digest)
-                lines = [json.dumps({"digest": digest, "paid": noise.releases, "charged": charged})]
+                # In front of the charge, so that a charge without a count is a count that was lost.
+                lines = [json.dumps({"digest": digest, "paid": noise.releases})]
                 log.write(f"{lines[0]}\n")
+                log.flush()
+                if participant.evidence == "digest":
+                    os.fsync(log.fileno())
             _same(lines[0], digest, request.run)
-            if len(lines) > noise.releases:
+            if len(lines) == 1:
+                lines.append(json.dumps({"charged": _charge(participant, request, digest)}))
+                log.write(f"{lines[1]}\n")
+            begun = len(lines) - 2
+            if begun >= noise.releases:
                 raise BudgetExhausted(
                     f"run {request.run}: the {noise.releases} updates that were paid for have left this site; allowed: no "
                     "more, whatever became of them. Cure: a new run, or spare in protection.differential_privacy"
                 )
             # On the disk before the work begins: what was begun may have left.
-            log.write(json.dumps({"update": len(lines)}) + "\n")
+            log.write(json.dumps({"update": begun + 1}) + "\n")
             log.flush()
             if participant.evidence == "digest":
                 os.fsync(log.fileno())
@@ -158,6 +166,15 @@ def take_release(
         raise DataError(
             f"the updates of run {request.run} cannot be counted: {error.strerror or error}"
         ) from error
+
+
+def _refuse_lost(participant: Participant, request: TrainRequest) -> None:
+    ledger = site_ledger(participant, request.data)
+    if ledger is not None and ledger.account().charge_of(request.run) is not None:
+        raise DataError(
+            f"run {request.run} was charged here, and the count of its updates is gone, so that nobody can tell how many have "
+            "left; allowed: none more. Cure: a new run, which is charged anew"
+        )
 
 
 def _charge(participant: Participant, request: TrainRequest, digest: str) -> bool:

@@ -63,14 +63,34 @@ def promise(request: TrainRequest, rows: int, releases: int) -> Promise:
             "local.validation, patience and precision: float16 depend on the rows, and the promise is to each row; use "
             "validation: 0, no patience, another precision"
         )
+    _check_schema(request)
     if asked.delta * rows > 1:
+        told = "" if request.counts_hidden else f" ({rows}), {1 / rows:.3g}"
         raise JobError(
-            f"protection.differential_privacy.delta is {asked.delta:g}, and this site has {rows} rows; allowed: at most one "
-            f"over them, {1 / rows:.3g}, or one of them could be shown in full"
+            f"protection.differential_privacy.delta is {asked.delta:g}; allowed: at most one over this site's number of rows"
+            f"{told}, or one of them could be shown in full"
         )
     steps = releases * steps_of_round(rows, local)
     rate = sampling_rate(rows, local.batch_size)
     return Promise(rows, asked.clip, _calibrated(asked.epsilon, asked.delta, rate, steps, rows))
+
+
+def _check_schema(request: TrainRequest) -> None:
+    """What was agreed of the rows is the coordinator's word: nothing of it may depend on rows, or pick some of them."""
+    agreed, asked = request.schema_, request.of_record
+    if agreed is None or asked is None:
+        return
+    classes = set(agreed.get("classes") or ())
+    if classes and classes != set(asked.classes or ()):
+        raise JobError(
+            f"the classes that were agreed, {sorted(map(str, classes))}, are not those of "
+            f"protection.differential_privacy.classes, {sorted(map(str, asked.classes or ()))}; use the same versions of fedcore "
+            "everywhere"
+        )
+    if agreed.get("mean") or agreed.get("scale"):
+        raise JobError(
+            "the agreed schema scales the columns, whose means are sums without noise; use standardize: none"
+        )
 
 
 @lru_cache(maxsize=256)
@@ -89,7 +109,7 @@ def promise_of(participant: Participant, request: TrainRequest) -> Promise:
         raise JobError(
             "the request does not say how many rounds are paid for; the coordinator must prepare the run first"
         )
-    return promise(request, len(open_site(participant, request).train), request.noise.releases)
+    return promise(request, open_site(participant, request).held, request.noise.releases)
 
 
 def private_round(

@@ -37,6 +37,8 @@ LEAST = 2**16
 """Words of a vector that is worth the way to a device."""
 PIECE = 2**24
 """Words that are on it at a time."""
+_FAULTS = (RuntimeError, OSError, AssertionError, ImportError, MemoryError)
+"""Of a device, its driver and what compiles for it; the last three where Triton or its launcher is not whole."""
 
 
 def masking_device(wanted: str, allowed: bool = True) -> torch.device | None:
@@ -45,11 +47,20 @@ def masking_device(wanted: str, allowed: bool = True) -> torch.device | None:
     Args:
         wanted: `auto`, `cpu`, `cuda` or `cuda:N`.
         allowed: Whether GPUs are given to jobs here.
+
+    Raises:
+        JobError: A device was asked for by name and is not there.
+        DataError: A device was asked for by name and was lost.
     """
     device = choose_device(wanted, True) if allowed else torch.device("cpu")
-    if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", torch.cuda.current_device())
-    return device if dispatch.usable(torch.empty(0, device=device)) else None
+    try:
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", torch.cuda.current_device())
+        return device if dispatch.usable(torch.empty(0, device=device)) else None
+    except RuntimeError as error:
+        # It is busy, full or broken.
+        _failed(device, error)
+        return None
 
 
 @dataclass(frozen=True)
@@ -70,7 +81,7 @@ class DeviceMasks:
         try:
             made = _signed(vector).to(self.device)
             made = unmasked(made, mask_keys=keys, minus=minus.tolist()).cpu()
-        except RuntimeError as error:
+        except _FAULTS as error:
             _failed(self.device, error)
             Streams(list(keys)).add(vector, minus)
             return
@@ -105,7 +116,7 @@ class DeviceRounding:
         made = self.made
         try:
             found = self._on_device(keys, minus.tolist(), vector)
-        except RuntimeError as error:
+        except _FAULTS as error:
             _failed(self.device, error)
             made.round("chacha20", self.seed)
             Streams(list(keys)).add(vector, minus)
@@ -149,6 +160,6 @@ def _signed(words: Words) -> torch.Tensor:
     return torch.from_numpy(words.view(f"int{8 * words.itemsize}"))
 
 
-def _failed(device: torch.device, error: RuntimeError) -> None:
+def _failed(device: torch.device, error: Exception) -> None:
     told = str(error).strip().partition("\n")[0]
     log.warning("masks are made on the CPU, for %s failed: %s: %s", device, type(error).__name__, told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from fedcore.errors import DataError, PolicyRefused
+from fedcore.errors import DataError, JobError, PolicyRefused
 from fedcore.jobs.job import BUILT_IN_TASKS, CustomTask, ImageTask, SegmentationTask
 from fedcore.jobs.participant import Participant
 from fedcore.jobs.request import TrainRequest
@@ -29,8 +30,11 @@ from fedcore.learning.examples import (
 from fedcore.learning.segmentation import check_masks
 from fedcore.learning.task import Schema, Task
 from fedcore.participant.mods.policy import check
+from fedcore.participant.usable_rows import usable
 
 RUNS_KEPT = 2
+
+log = logging.getLogger("fedcore.participant")
 
 T = TypeVar("T")
 
@@ -42,13 +46,21 @@ class Site:
     Args:
         rows: All of them.
         train, validation: Row numbers of the two sides of the split, int64.
-        classes: Distinct target values at this site; empty without a class target.
+        classes: Distinct target values at this site; empty without a class target. Under a promise to each row those that
+            the job names.
+        unusable: Rows that are held and count as nothing, under a promise to each row.
     """
 
     rows: Rows
     train: NDArray
     validation: NDArray
     classes: tuple[int | float | str, ...]
+    unusable: int = 0
+
+    @property
+    def held(self) -> int:
+        """Rows that are trained on, with those that count as nothing."""
+        return len(self.train) + self.unusable
 
     def describe(self) -> dict[str, Any]:
         """For the coordinator: names, no values of features."""
@@ -63,8 +75,8 @@ class Site:
     def counts(self) -> dict[str, int]:
         """How many rows there are, and on the two sides of the split."""
         return {
-            "rows": len(self.rows),
-            "train_rows": len(self.train),
+            "rows": len(self.rows) + self.unusable,
+            "train_rows": self.held,
             "validation_rows": len(self.validation),
         }
 
@@ -98,7 +110,7 @@ def open_site(participant: Participant, request: TrainRequest) -> Site:
     key = (participant.name, request.rows_key)
     site = _of_run(request.run, key, lambda: _open(participant, request))
     # Asked each time: another cohort may fall under another rule.
-    _refuse_few(participant, request, site.rows)
+    _refuse_few(participant, request, len(site.rows) + site.unusable)
     return site
 
 
@@ -110,6 +122,8 @@ def ready_site(participant: Participant, request: TrainRequest, device: torch.de
 
 
 def _open(participant: Participant, request: TrainRequest) -> Site:
+    import pyarrow as pa
+
     from fedcore.participant.data import read_schema, read_table
 
     data = participant.catalogue[request.data]
@@ -119,13 +133,34 @@ def _open(participant: Participant, request: TrainRequest) -> Site:
     if features is not None:
         columns = columns_to_read(read_schema(data).names, features, spec.target, data.row_id)
     table = read_table(data, columns, memory=participant.resources.memory)
-    rows = rows_from_table(table, features, spec.target, data.row_id)
-    _refuse_few(participant, request, rows)
+    classification = _classification(spec)
+    _refuse_few(participant, request, table.num_rows)
+    promised, all_rows = request.of_record, table.num_rows
+    if promised is not None:
+        if classification and promised.classes is None:
+            raise JobError(
+                "the task is a classification; protection.differential_privacy.classes must name its classes"
+            )
+        values = len(spec.classes) if isinstance(spec, SegmentationTask) else None
+        named = (promised.classes or ()) if classification else None
+        table = table.filter(pa.array(usable(table, features, spec.target, data.row_id, named, values)))
+        if lost := all_rows - table.num_rows:
+            log.warning(
+                "%s: %d of %d rows of %s cannot be used (a missing or infinite value, or a class that the job does not "
+                "name) and count as nothing in run %s",
+                participant.name,
+                lost,
+                all_rows,
+                request.data,
+                request.run,
+            )
+    rows = rows_from_table(table, features, spec.target, data.row_id, empty=promised is not None)
     if isinstance(spec, SegmentationTask):
         check_masks(rows, spec)
-    classification = _classification(spec)
     classes: tuple[int | float | str, ...] = ()
-    if classification:
+    if classification and promised is not None:
+        classes = promised.classes or ()
+    elif classification:
         if rows.target is None:
             raise DataError("the task is a classification and needs task.target, the column with the class")
         classes = tuple(classes_of(rows.target, str(spec.target)))
@@ -134,16 +169,16 @@ def _open(participant: Participant, request: TrainRequest) -> Site:
     train, validation = split(
         rows, request.local.validation, classification, request.seed, participant.name, "split"
     )
-    if len(train) == 0:
+    if len(train) == 0 and promised is None:
         raise DataError(
             "no rows are left to train on after the validation rows are set aside; lower local.validation"
         )
-    return Site(rows, train, validation, classes)
+    return Site(rows, train, validation, classes, all_rows - len(rows))
 
 
-def _refuse_few(participant: Participant, request: TrainRequest, rows: Rows) -> None:
+def _refuse_few(participant: Participant, request: TrainRequest, rows: int) -> None:
     least = check(participant, request).min_rows
-    if len(rows) < least:
+    if rows < least:
         raise PolicyRefused(
             f"data set {request.data!r} has fewer rows than the {least} that the site's policy asks for "
             "(policy.rules, min_rows)"

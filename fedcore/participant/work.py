@@ -95,7 +95,7 @@ def _agreed_classes(site: Site, request: TrainRequest) -> dict[str, list[int | f
         raise JobError(
             "the task is a classification; protection.differential_privacy.classes must name its classes"
         )
-    if set(site.classes) - set(promised.classes):
+    if request.of_record is None and set(site.classes) - set(promised.classes):
         raise DataError(
             f"the target {request.task.target!r} has values that protection.differential_privacy.classes does not name; "
             "name all values it can have"
@@ -209,7 +209,7 @@ def _trained(
         local,
         clip=kept.clip,
         noise=kept.calibrated.noise,
-        seed=seed,
+        held=kept.rows,
         half=half,
         config=config,
     )

@@ -9,8 +9,7 @@ the neighbour relation is in the sensitivity; sampling is accounted for add-remo
 round by its own coin (Poisson sampling). Sampling a fixed number of clients is something else.
 
 Discrete noise: RDP bounds of the discrete Gaussian and the continuous one are equal in any dimension. For PLD, one
-number under discrete noise is accounted as it is (`DiscreteGaussian`, `DiscreteLaplace`); `Gaussian` is the
-continuous one.
+number under discrete noise is accounted as it is (`DiscreteGaussian`, `DiscreteLaplace`).
 
 Source: dp-accounting; Mironov 2017; Koskela, Jaelkoe and Honkela 2020; Doroshenko et al. 2022 ("Connect the dots").
 """
@@ -26,12 +25,26 @@ from typing import TYPE_CHECKING, Any
 from fedcore.errors import FedcoreError, JobError
 from fedcore.privacy.budget import Cost
 from fedcore.privacy.exact import Number, check_delta, exact, positive, rounded
+from fedcore.privacy.least import least
 
 if TYPE_CHECKING:
     from types import ModuleType
 
 AGREE = 0.01
 """Largest relative difference of the two accountants that are to agree."""
+MOST_TIMES = 10**7
+"""That one release may happen."""
+LEAST_NOISE, MOST_NOISE = 0.01, 1e6
+"""Between what noise is searched, relative to sensitivity."""
+
+_STEP = 1e-4
+"""Of the grid of losses, at most."""
+_FINER = 20
+"""Steps to a standard deviation of a loss: rounding then adds a thousandth to epsilon at most, whatever the rounds."""
+_POINTS_OF_ONE, _POINTS_OF_ALL = 2**19, 2**22
+"""Of the grid at most: seconds and some hundred MB."""
+_NOTHING = 1e-5
+"""Difference of two epsilons that is none."""
 
 _WHOLE_ORDERS = [*range(2, 129), 256, 512, 1024]
 """Renyi orders under sampling: the sum for a broken order does not always converge."""
@@ -166,10 +179,9 @@ def epsilon(releases: Sequence[Release], delta: Number, rows: int) -> Epsilons:
     allowed = float(check_delta(delta, rows))
     if not releases:
         raise JobError("no releases are given; allowed: one or more")
-    for each in releases:
-        _check(each)
+    _checked(releases)
     found = Epsilons(allowed, _pld(releases, allowed), _fourier(releases, allowed), _rdp(releases, allowed))
-    if (found.apart or 0.0) > AGREE or (found.pld or 0.0) > found.rdp * (1 + AGREE) + 1e-3:
+    if _contradictory(found, _grid(releases)[1]):
         raise FedcoreError(
             f"accountants contradict each other: PLD {found.pld}, estimate {found.fourier}, RDP {found.rdp}; allowed: within "
             f"{AGREE:.0%}, RDP the largest. Cure: account the releases apart and add up; this is worth reporting"
@@ -185,76 +197,73 @@ def noise_for(
     *,
     tolerance: float = 1e-3,
 ) -> float:
-    """The least noise at which releases cost no more than an epsilon.
+    """The least noise, 0.01 or more, at which releases cost no more than an epsilon.
 
     Args:
         wanted: epsilon, above 0, finite.
         delta: Above 0, at most 1 / rows.
         rows: Units that are protected.
         releases: What is released at a noise, relative to sensitivity; more noise must not cost more.
-        tolerance: Relative; the noise may be too large by this, never too small.
+        tolerance: Relative; the noise may be too large by this, and by the little that the grid of losses adds, never too
+            small.
 
     Raises:
-        JobError: A number is out of range, or no noise from 0.01 to 10^6 gives this epsilon.
+        JobError: A number is out of range, or no noise up to 10^6 gives this epsilon.
     """
     target, allowed = float(positive(wanted, "epsilon")), float(check_delta(delta, rows))
 
-    def cost(noise: float, quick: bool = False) -> float:
-        asked = releases(noise)
-        for each in asked:
-            _check(each)
+    def quick(noise: float) -> float:
+        return _rdp(_checked(releases(noise)), allowed)
+
+    def cost(noise: float) -> float:
+        asked = _checked(releases(noise))
         # On a coarser grid the bound is looser by less than the tolerance, and a bound still.
-        found = None if quick else _pld(asked, allowed, max(_step(asked), min(1e-3, target / 4000)))
+        found = _pld(asked, allowed, _grid(asked, min(10 * _STEP, max(_STEP, target / 4000)))[0])
         return _rdp(asked, allowed) if found is None else found
 
     # The looser accountant takes a twentieth of the time, and more noise than it wants is never needed.
     low, high = 0.5, 1.0
-    while cost(high, quick=True) > target:
+    while not quick(high) <= target:
         low, high = high, 2 * high
-        if high > 1e6:
+        if high > MOST_NOISE:
             raise JobError(
                 f"no noise up to 10^6 times the sensitivity gives epsilon {target:g} at delta {allowed:g}. Cure: a larger "
                 "epsilon, or fewer releases"
             )
-    while low > 0.01 and cost(low, quick=True) <= target:
-        low, high = low / 2, low
+    while low > LEAST_NOISE and quick(low) <= target:
+        low, high = max(low / 2, LEAST_NOISE), low
     while high - low > 0.1 * high:
         middle = (low + high) / 2
-        low, high = (low, middle) if cost(middle, quick=True) <= target else (middle, high)
-    return _least(cost, target, high, tolerance)
+        low, high = (low, middle) if quick(middle) <= target else (middle, high)
+    if _fourier(releases(high), allowed) is None:
+        return least(cost, target, high, lowest=LEAST_NOISE, tolerance=tolerance)
 
+    def guess(noise: float) -> float:
+        return _fourier(_checked(releases(noise)), allowed) or 0.0
 
-def _least(cost: Callable[[float], float], target: float, high: float, tolerance: float) -> float:
-    """The least noise that costs no more than a target, by secants of the logarithms.
-
-    Args:
-        cost: Falls with the noise.
-        target: Above 0.
-        high: Enough.
-        tolerance: Relative, by which the result may be too large.
-    """
-    low, above, over = 0.005, cost(high), math.inf
-    aim, slope = high, -1.0
-    while high - low > tolerance * high:
-        if math.isfinite(over) and over > above > 0:
-            slope = (math.log(above) - math.log(over)) / (math.log(high) - math.log(low))
-        if above > 0:
-            aim = high * math.exp((math.log(target) - math.log(above)) / min(slope, -0.1))
-        # A little to the side that is still open, so that both ends close in.
-        aim *= 1 + tolerance / 3 if high - aim > tolerance * aim else 1 - tolerance * 2 / 3
-        if not low < aim < high * (1 - tolerance / 4):
-            aim = max((low + high) / 2, high * (1 - 0.9 * tolerance))
-        found = cost(aim)
-        if found <= target:
-            high, above = aim, found
-        else:
-            low, over = aim, found
+    # The estimate says where to look, the bound what is enough.
+    noise = least(guess, target, high, lowest=LEAST_NOISE, tolerance=tolerance / 2)
+    more = tolerance / 4
+    while noise * (1 + more) < high:
+        noise *= 1 + more
+        if cost(noise) <= target:
+            return noise
+        more *= 2
     return high
+
+
+def _contradictory(found: Epsilons, loose: float) -> bool:
+    """Whether accountants differ by more than their own errors; `loose` is that of PLD, which is only ever above."""
+    if found.pld is None:
+        return False
+    more, less = max(found.pld, found.fourier or 0.0), min(found.pld, found.fourier or 0.0)
+    apart = more - less > (AGREE + (loose if found.pld == more else 0.0)) * more + _NOTHING
+    return (found.fourier is not None and apart) or found.pld > found.rdp * (1 + AGREE + loose) + 1e-3
 
 
 def _pld(releases: Sequence[Release], delta: float, step: float | None = None) -> float | None:
     losses = _dp_accounting("pld.privacy_loss_distribution")
-    step = step or _step(releases)
+    step = step or _grid(releases)[0]
     total = None
     for each in releases:
         if isinstance(each, Gaussian):
@@ -278,10 +287,37 @@ def _pld(releases: Sequence[Release], delta: float, step: float | None = None) -
     return None if total is None else float(total.get_epsilon_for_delta(delta))
 
 
-def _step(releases: Sequence[Release]) -> float:
-    """Of the grid that losses are rounded to: finer for rounds that hardly lose anything, for rounding adds up."""
-    least = min((each.sampling / each.noise for each in releases if isinstance(each, Gaussian)), default=1.0)
-    return next((step for step in (1e-4, 1e-5) if least > 30 * step), 1e-6)
+def _grid(releases: Sequence[Release], most: float = _STEP) -> tuple[float, float]:
+    """Of the losses: the step of their grid, and how much larger epsilon may be for it, relative, roughly.
+
+    Finer for rounds that hardly lose anything, for rounding adds up; coarser where noise is so small that its losses would
+    fill the memory.
+    """
+    widest = variance = 0.0
+    for each in releases:
+        share = 1.0
+        if isinstance(each, Gaussian):
+            size, share = 1 / each.noise, each.sampling
+        elif isinstance(each, Laplace):
+            size = 1 / each.noise
+        elif isinstance(each, DiscreteGaussian):
+            size = each.sensitivity / math.sqrt(each.variance)
+        elif isinstance(each, DiscreteLaplace):
+            size = each.sensitivity / float(each.scale)
+        else:
+            continue
+        deviation = min(size, share * math.sqrt(math.expm1(min(size**2, 500.0))))
+        variance += each.times * deviation**2
+        # Of the loss without sampling, ten deviations out; the other direction is as wide as `share` makes it.
+        most_lost = size**2 / 2 + 10 * size
+        sampled = math.log1p(share * math.expm1(min(most_lost, 500.0))) + max(most_lost - 500, 0.0)
+        widest = max(widest, sampled * (2 if share == 1 else 1))
+    rounds = sum(each.times for each in releases)
+    typical = max(math.sqrt(variance / rounds), 1e-100)
+    # The mean of a sum of losses is below its variance.
+    least = max(widest / _POINTS_OF_ONE, (variance + 20 * math.sqrt(variance)) / _POINTS_OF_ALL)
+    step = max(min(most, typical / _FINER), least)
+    return step, (step / typical) ** 2 / 4
 
 
 def _rdp(releases: Sequence[Release], delta: float) -> float:
@@ -320,9 +356,20 @@ def _fourier(releases: Sequence[Release], delta: float) -> float | None:
     return estimate(losses, delta)
 
 
+def _checked(releases: Sequence[Release]) -> Sequence[Release]:
+    for each in releases:
+        _check(each)
+    return releases
+
+
 def _check(release: Release) -> None:
     if isinstance(release.times, bool) or not isinstance(release.times, int) or release.times < 1:
         raise JobError(f"a release happens {release.times!r} times; allowed: a whole number, 1 or more")
+    if release.times > MOST_TIMES:
+        raise JobError(
+            f"a release happens {release.times} times; allowed: at most {MOST_TIMES}. Cure: fewer rounds or epochs, or "
+            "larger batches"
+        )
     if isinstance(release, Gaussian | Laplace):
         positive(release.noise, "noise")
     if isinstance(release, Gaussian) and not 0 < release.sampling <= 1:

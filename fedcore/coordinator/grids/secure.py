@@ -37,7 +37,7 @@ from fedcore.coordinator.grids.secure_stages import Stages, alike, record, told_
 from fedcore.flower import NDArray, array_record, arrays_in, ndarrays
 from fedcore.jobs.request import SECURE
 from fedcore.jobs.secure import MaskCipher, SumProtocol
-from fedcore.participant.mods.protocols.base import ACTIVE, KEY_BITS, PROTOCOLS, Agreed, needs
+from fedcore.participant.mods.protocols.base import ACTIVE, CIPHERS, KEY_BITS, PROTOCOLS, Agreed, needs
 from fedcore.participant.protected import MASKED, Form, Layout, same_metrics, unpack
 from fedcore.participant.protected_steps import StepForm, StepLayout, unpack_steps
 from fedcore.participant.sums import SumForm, SumLayout, unpack_sums
@@ -82,7 +82,7 @@ class SecureAggregationGrid(Layer):
         account: Of the last exchange.
 
     Raises:
-        ValueError: There is no such protocol, or it cannot hold what is assumed.
+        ValueError: There is no such protocol or cipher, or it cannot hold what is assumed.
         ModuleNotFoundError: It needs a package that is not installed.
     """
 
@@ -368,12 +368,17 @@ def unfit(agreed: Agreed, bits: int = 32) -> None:
     """Refuse what a protocol cannot do.
 
     Raises:
-        ValueError: There is no such protocol, it holds against no active coordinator, or has no such words.
+        ValueError: There is no such protocol, it holds against no active coordinator, or has no such words or cipher.
         ModuleNotFoundError: It needs a package that is not installed.
     """
     if agreed.protocol not in PROTOCOLS:
         raise ValueError(
             f"no protocol {agreed.protocol!r} of secure aggregation; allowed: {', '.join(PROTOCOLS)}"
+        )
+    if agreed.cipher not in CIPHERS or (agreed.cipher != "aes" and agreed.protocol != "secagg+"):
+        raise ValueError(
+            f"cipher is {agreed.cipher!r} under {agreed.protocol}; allowed: {', '.join(CIPHERS)}, others than aes under "
+            "secagg+ only. Leave cipher out, or use secagg+"
         )
     if agreed.assumptions.adversary == "active" and agreed.protocol not in ACTIVE:
         raise ValueError(

@@ -16,6 +16,8 @@ import torch
 
 from fedcore.learning.kernels import dispatch, norms
 
+TINY = torch.finfo(torch.float32).tiny
+
 
 def weighted_sum(inputs: torch.Tensor, outputs: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """The sum over rows of weight times gradient.
@@ -48,7 +50,7 @@ def clipped_sum(
     Args:
         inputs: As for `weighted_sum`.
         outputs: As for `weighted_sum`.
-        squared_norms: Of the rows, over all parameters, `[n]`, 0 or more; taken as float32.
+        squared_norms: Of the rows, over all parameters, `[n]`, 0 or more, of any floating type.
         clip: Above 0.
 
     Returns:
@@ -58,20 +60,24 @@ def clipped_sum(
         return clipped_sum_plain(inputs, outputs, squared_norms, clip)
     return dispatch.guarded(
         f"weighted sum {inputs.dtype} {outputs.dtype}",
-        lambda: _kernel(inputs, outputs, squared_norms, clip),
+        # Of tiny norms the squares are no float32, and a norm of 0 would be clipped by nothing.
+        lambda: _kernel(inputs, outputs, squared_norms.double().sqrt().clamp_(min=TINY), clip),
         lambda: clipped_sum_plain(inputs, outputs, squared_norms, clip),
         on=inputs,
     )
 
 
 def weighted_sum_plain(inputs: torch.Tensor, outputs: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """`weighted_sum` in plain torch.
+    """`weighted_sum` in plain torch; a row of the weight 0 may hold what is no number, as there.
 
     Args:
         inputs: As for `weighted_sum`.
         outputs: As for `weighted_sum`.
         weights: As for `weighted_sum`.
     """
+    counts = weights != 0
+    if not bool(counts.all()):
+        inputs, outputs, weights = inputs[counts], outputs[counts], weights[counts]
     n, t, k = inputs.shape
     wide = torch.promote_types(torch.promote_types(inputs.dtype, outputs.dtype), torch.float32)
     scaled = outputs.to(wide) * weights.to(wide).view(n, 1, 1)
@@ -92,7 +98,8 @@ def clipped_sum_plain(
     finite = torch.isfinite(squared_norms)
     if not bool(finite.all()):
         inputs, outputs, squared_norms = inputs[finite], outputs[finite], squared_norms[finite]
-    return weighted_sum_plain(inputs, outputs, (clip / squared_norms.sqrt()).clamp_(max=1))
+    weights = (clip / squared_norms.double().sqrt()).clamp_(max=1)
+    return weighted_sum_plain(inputs, outputs, weights)
 
 
 def floor(n: int, t: int, k: int, o: int, *, size: int = 4) -> tuple[int, int]:

@@ -22,6 +22,8 @@ BYTES = KEY + NONCE
 """Of a key and a nonce."""
 WORDS = 16
 """Of a block, 32 bits each."""
+MOST_BLOCKS = 2**32
+"""Of a stream: the counter is one word, and would begin again."""
 OPERATIONS = 80 * 12 + WORDS
 """On words of 32 bits in a block: quarter rounds of four additions, exclusive ors and rotations; the first state added."""
 _CONSTANTS = (0x61707865, 0x3320646E, 0x79622D32, 0x6B206574)

@@ -5,7 +5,7 @@
 
 `FEDCORE_KERNELS` says what is wanted:
 
-    (nothing), auto    kernels where they can run
+    (nothing), auto    kernels where they can run; also where it is set and empty
     torch              never
     interpret          Triton's interpreter, on tensors of the CPU; for tests, with TRITON_INTERPRET=1
 
@@ -39,14 +39,17 @@ _log = logging.getLogger(__name__)
 _told: set[str] = set()
 _ruled_out: set[str] = set()
 
-# What Triton raises as a plain RuntimeError when there is no compiler, or one of its stages gives up. Launches that fail begin
-# with "Triton Error [CUDA]".
+# What Triton raises as a plain RuntimeError when there is no compiler, no place to keep what it compiles, or one of its stages
+# gives up. Launches that fail begin with "Triton Error [CUDA]".
 _COMPILING = (
     "Failed to find C compiler",
     "Failed to load newly compiled",
     "Cannot find ptxas",
     "PassManager::run failed",
+    "Could not create or locate cache dir",
 )
+# And as an AssertionError when it links its launcher.
+_LINKING = "libcuda.so cannot found"
 
 
 def usable(*tensors: torch.Tensor) -> bool:
@@ -60,7 +63,7 @@ def usable(*tensors: torch.Tensor) -> bool:
     """
     # Asked for each layer of each step, also where there is no GPU: `in` takes a third of the time of `get`.
     wanted = os.environ["FEDCORE_KERNELS"] if "FEDCORE_KERNELS" in os.environ else "auto"  # noqa: SIM401
-    if wanted == "auto":
+    if wanted in ("auto", ""):
         if not tensors[0].is_cuda:
             return _no("the tensors are on the CPU")
         reason = _why_not(tensors)
@@ -76,7 +79,7 @@ def usable(*tensors: torch.Tensor) -> bool:
 def guarded(
     name: str, kernel: Callable[[], T], plain: Callable[[], T], *, on: torch.Tensor | None = None
 ) -> T:
-    """What a kernel finds, or plain torch, if the kernel cannot be compiled or asks for more than the device has.
+    """What a kernel finds, or plain torch, if the kernel cannot be compiled here or asks for more than the device has.
 
     Args:
         name: Of the kernel, and of what it was compiled for where that differs; it is not tried again after a failure.
@@ -169,6 +172,9 @@ def _is_no_kernel(error: Exception) -> bool:
 
     if isinstance(error, CompilationError | OutOfResources | PTXASError):
         return True
-    if isinstance(error, subprocess.CalledProcessError):  # the C compiler of the launcher
+    if isinstance(error, subprocess.CalledProcessError | OSError):
+        # The C compiler of the launcher; files that cannot be kept or loaded. A launch touches no file.
         return True
+    if isinstance(error, AssertionError):
+        return _LINKING in str(error)
     return isinstance(error, RuntimeError) and any(part in str(error) for part in _COMPILING)

@@ -76,6 +76,7 @@ def masked(
             f"masking {bits}",
             lambda: _kernel(values, clip, scale, states, signs, bits, first),
             lambda: masked_plain(values, clip, scale, states, signs, bits, first),
+            on=values,
         )
     else:
         words, told = masked_plain(values, clip, scale, states, signs, bits, first)
@@ -208,3 +209,9 @@ def _check(values: torch.Tensor, clip: float, scale: float, bits: int, first: in
         )
     if first < 0 or first % 16:
         raise JobError(f"a piece from number {first} on; allowed are multiples of 16")
+    end = chacha.MOST_BLOCKS * min(chacha.WORDS, 512 // bits)
+    if first + len(values) > end:
+        raise JobError(
+            f"{len(values)} numbers from number {first} on pass the end of a stream; allowed are {end} in all. Cure: a "
+            "vector in parts, each with keys of its own"
+        )

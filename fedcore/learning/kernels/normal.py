@@ -48,7 +48,9 @@ def standard_normal(count: int, device: torch.device | str, *, key: bytes | None
     key = secrets.token_bytes(chacha.KEY) if key is None else key
     states = chacha.states([key + bytes(chacha.NONCE), key + _MORE], device)
     if count and dispatch.usable(states):
-        return dispatch.guarded("normal", lambda: _kernel(count, states), lambda: normal_plain(count, states))
+        return dispatch.guarded(
+            "normal", lambda: _kernel(count, states), lambda: normal_plain(count, states), on=states
+        )
     return normal_plain(count, states)
 
 

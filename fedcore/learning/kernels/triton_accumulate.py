@@ -37,7 +37,7 @@ def _weighted(
             number = tl.load(numbers + row)
             weight = number
             if CLIP:
-                weight = tl.where(number < float("inf"), tl.minimum(clip / tl.sqrt(number), 1.0), 0.0)
+                weight = tl.where(number < float("inf"), tl.minimum(clip / number, 1.0), 0.0)
             # A row that counts for nothing is not read: it may hold what is no number.
             there = position < tl.where(weight != 0, t, 0)
             far = tl.full([1], row, tl.int64)
@@ -50,7 +50,7 @@ def _weighted(
             number = tl.load(numbers + row, mask=row < n, other=0.0)
             weight = number
             if CLIP:
-                weight = tl.where(number < float("inf"), tl.minimum(clip / tl.sqrt(number), 1.0), 0.0)
+                weight = tl.where(number < float("inf"), tl.minimum(clip / number, 1.0), 0.0)
             there = (row < n) & (weight != 0)
             a_first = row * a_row + position * a_position
             d_first = row * d_row + position * d_position
@@ -83,8 +83,8 @@ def weighted_sum(
     Args:
         inputs: float32, bfloat16, float16, `[n, t, k]`, none of them 0.
         outputs: Likewise, `[n, t, o]`.
-        numbers: float32, `[n]`: weights, or squared norms where there is a clip.
-        clip: Makes weights of squared norms.
+        numbers: float32, `[n]`: weights, or norms above 0 where there is a clip.
+        clip: Makes weights of norms.
     """
     n, t, k = inputs.shape
     o = outputs.shape[2]

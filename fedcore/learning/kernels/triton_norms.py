@@ -7,17 +7,30 @@ import torch
 import triton
 import triton.language as tl
 
+from fedcore.learning.kernels import norms
+
 EPS = 2.0**-23
-# In units of EPS x what the sum would be without cancellation. Three products of tf32 leave out up to 2^-21 of a product of
-# float32; those of half precision are exact, and sums of both round as float32 does.
-GHOST_SLACK = {torch.float32: 8.0, torch.bfloat16: 4.0, torch.float16: 4.0}
-MADE_SLACK = {torch.float32: 4.0, torch.bfloat16: 2.0, torch.float16: 2.0}
+TINY = 2.0**-126
+# In units of EPS x what the sum would be without cancellation, with room, for how a GPU rounds within a product of tiles is told
+# nowhere. Of an inner product: 4 for what three products of tf32 leave out, up to 16 for sums of 32 or 64 numbers, truncated 4 or
+# 12 times; twice that for two of them, and 20 for the sum of a tile. A gradient has one such error for each entry.
+GHOST_SLACK = 64.0
+MADE_SLACK = 32.0
+
+
+@triton.jit
+def _added(found, lost, more):
+    """`found` + `more`, and what rounding takes from it, to be given at the next call (Kahan, CACM 8 (1965) 40)."""
+    more = more - lost
+    total = found + more
+    return total, (total - found) - more
 
 
 @triton.jit
 def _inner(base, rows, others, count, features, step, inner, TILE: tl.constexpr, DEPTH: tl.constexpr):
     """Inner products of TILE positions with TILE others, `[TILE, TILE]`; positions from `count` on are zero."""
     found = tl.zeros([TILE, TILE], tl.float32)
+    lost = tl.zeros([TILE, TILE], tl.float32)
     for start in range(0, features, DEPTH):
         along = start + tl.arange(0, DEPTH)
         there = along < features
@@ -31,13 +44,13 @@ def _inner(base, rows, others, count, features, step, inner, TILE: tl.constexpr,
             mask=(others < count)[None, :] & there[:, None],
             other=0.0,
         )
-        found = tl.dot(one, two, found, input_precision="tf32x3")
+        found, lost = _added(found, lost, tl.dot(one, two, input_precision="tf32x3"))
     return found
 
 
 @triton.jit(do_not_specialize=["t", "tiles"])
 def _ghost(
-    a, d, sums, lengths, t, k, o, tiles,
+    a, d, sums, sizes, t, k, o, tiles,
     a_row, a_position, a_feature, d_row, d_position, d_feature,
     TILE: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
@@ -58,9 +71,9 @@ def _ghost(
     twice = tl.where(first == second, 1.0, 2.0)
     tl.store(sums + place, twice * tl.sum(tl.sum(both, 1), 0))
 
-    same = (rows[:, None] == others[None, :]) & (both > 0)
-    length = tl.sum(tl.sum(tl.where(same, tl.sqrt(tl.where(same, both, 0.0)), 0.0), 1), 0)
-    tl.store(lengths + place, length)
+    same = rows[:, None] == others[None, :]
+    tl.store(sizes + 2 * place, tl.sum(tl.sum(tl.where(same, aa, 0.0), 1), 0))
+    tl.store(sizes + 2 * place + 1, tl.sum(tl.sum(tl.where(same, dd, 0.0), 1), 0))
 
 
 @triton.jit(do_not_specialize=["t", "tiles"])
@@ -76,6 +89,7 @@ def _made(
     outs = (tile // across) * OUT + tl.arange(0, OUT)
     ins = (tile % across) * IN + tl.arange(0, IN)
     found = tl.zeros([OUT, IN], tl.float32)
+    lost = tl.zeros([OUT, IN], tl.float32)
     a_squares = tl.zeros([DEPTH, IN], tl.float32)
     d_squares = tl.zeros([OUT, DEPTH], tl.float32)
     for start in range(0, t, DEPTH):
@@ -93,8 +107,10 @@ def _made(
         )
         if WIDE:
             one, two = one.to(tl.float32), two.to(tl.float32)
-        found = tl.dot(one, two, found, input_precision="tf32x3")
-        if not KEEP:
+        if KEEP:
+            found = tl.dot(one, two, found, input_precision="tf32x3")
+        else:
+            found, lost = _added(found, lost, tl.dot(one, two, input_precision="tf32x3"))
             a_squares += two.to(tl.float32) * two.to(tl.float32)
             d_squares += one.to(tl.float32) * one.to(tl.float32)
     tl.store(sums + place, tl.sum(tl.sum(found * found, 1), 0))
@@ -121,13 +137,12 @@ def ghost(inputs: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
     across = triton.cdiv(t, tile)
     tiles = across * (across + 1) // 2
     sums = torch.empty(n, tiles, dtype=torch.float32, device=inputs.device)
-    lengths = torch.empty_like(sums)
+    sizes = torch.empty(n, tiles, 2, dtype=torch.float32, device=inputs.device)
     _ghost[(n * tiles,)](
-        inputs, outputs, sums, lengths, t, k, outputs.shape[2], tiles, *inputs.stride(), *outputs.stride(),
+        inputs, outputs, sums, sizes, t, k, outputs.shape[2], tiles, *inputs.stride(), *outputs.stride(),
         **ghost_settings(tile, wide=torch.float32 in (inputs.dtype, outputs.dtype)),
     )  # fmt: skip
-    units = max(GHOST_SLACK[inputs.dtype], GHOST_SLACK[outputs.dtype])
-    return sums.sum(1).clamp_(min=0) + units * EPS * lengths.sum(1).square()
+    return _told(sums, sizes, inputs, outputs, lost=GHOST_SLACK * EPS, units=norms.SUM_UNITS)
 
 
 def made(inputs: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
@@ -138,10 +153,27 @@ def made(inputs: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
         outputs: Likewise, `[n, t, o]`.
     """
     sums, sizes, _ = _make(inputs, outputs, keep=False)
-    units = max(MADE_SLACK[inputs.dtype], MADE_SLACK[outputs.dtype])
     # The error of D^T A has at most this norm: |sum_t e_t| <= units sum_t |d_t||a_t| <= units |D||A|.
-    error = units * EPS * sizes.sum(1).prod(1).sqrt()
-    return (sums.sum(1).sqrt() + error).square()
+    return _told(sums, sizes, inputs, outputs, lost=0.0, units=MADE_SLACK)
+
+
+def _told(
+    sums: torch.Tensor,
+    sizes: torch.Tensor,
+    inputs: torch.Tensor,
+    outputs: torch.Tensor,
+    *,
+    lost: float,
+    units: float,
+) -> torch.Tensor:
+    """Squared norms of the sums of tiles, with slack."""
+    _, t, k = inputs.shape
+    o = outputs.shape[2]
+    squared = sums.double().sum(1)
+    # Each product below the smallest normal number is lost at most once, in a sum of k, of o or of all.
+    a, d = (sizes.double().sum(1) + 2 * t * TINY * torch.tensor([k, o], device=sizes.device)).unbind(1)
+    squared += 2 * TINY * (t * k * d + t * o * a + t * (t + k * o))
+    return norms.with_slack(squared, a, d, lost=lost, units=units, kind=torch.float32)
 
 
 def kept(inputs: torch.Tensor, outputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -152,7 +184,7 @@ def kept(inputs: torch.Tensor, outputs: torch.Tensor) -> tuple[torch.Tensor, tor
         outputs: Likewise, `[n, t, o]`.
     """
     sums, _, gradients = _make(inputs, outputs, keep=True)
-    return sums.sum(1), gradients
+    return sums.double().sum(1) + 2 * gradients[0].numel() * TINY, gradients
 
 
 def _make(
@@ -179,15 +211,17 @@ def ghost_tile(t: int) -> int:
 
 def ghost_settings(tile: int, *, wide: bool) -> dict[str, int]:
     """How `_ghost` is compiled: products of float32 take three times the registers for their operands."""
-    return {"TILE": tile, "DEPTH": 32 if wide else 64, "num_warps": 4, "num_stages": 2 if wide else 3}
+    depth = 64 if not wide else 16 if tile == 64 else 32
+    return {"TILE": tile, "DEPTH": depth, "num_warps": 4, "num_stages": 2 if wide else 3}
 
 
 def made_settings(k: int, o: int, *, wide: bool) -> dict[str, int]:
     """How `_made` is compiled."""
+    across = min(64 if wide else 128, max(16, triton.next_power_of_2(k)))
     return {
         "OUT": min(64, max(16, triton.next_power_of_2(o))),
-        "IN": min(64 if wide else 128, max(16, triton.next_power_of_2(k))),
+        "IN": across,
         "DEPTH": 32,
-        "num_warps": 4,
+        "num_warps": 8 if across == 128 else 4,
         "num_stages": 2 if wide else 3,
     }

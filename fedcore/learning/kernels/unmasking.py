@@ -134,5 +134,5 @@ def _unmasked(
         return unmasked_plain(rows, states, signs, factor, dtype)
 
     if rows.shape[1] and dispatch.usable(rows):
-        return dispatch.guarded(f"unmasking {rows.dtype} {dtype}", kernel, plain)
+        return dispatch.guarded(f"unmasking {rows.dtype} {dtype}", kernel, plain, on=rows)
     return plain()

@@ -23,13 +23,18 @@ import torch
 from torch import nn
 
 from fedcore.errors import DataError, JobError
+from fedcore.learning.kernels import norms
 from fedcore.learning.private.general import Loss, RowByRow
 from fedcore.learning.private.layers import Single, SingleBias
 from fedcore.learning.private.parts import Part, Rows
 from fedcore.learning.private.record import Key, Recorder, Unwatched, without_autocast
-from fedcore.learning.private.validation import STEP, check, check_independence
+from fedcore.learning.private.validation import STEP, check, check_gradient, check_independence, kept
 
 _log = logging.getLogger(__name__)
+
+TINY = torch.finfo(torch.float32).tiny
+LOOK = 4
+"""Rows that are looked at, at most."""
 
 
 class ClippedSums:
@@ -102,7 +107,7 @@ class ClippedSums:
             torch._foreach_zero_(out)
             return out
         if not self._looked and len(x) > 1:
-            self._look(x[:2], y[:2])
+            self._look(x[:LOOK], y[:LOOK])
             self._looked = True
         with torch.enable_grad():
             if self._recorder is not None:
@@ -123,22 +128,41 @@ class ClippedSums:
         return losses
 
     def _look(self, x: torch.Tensor, y: torch.Tensor) -> None:
-        """At one row alone and among others, without dropout."""
+        """At one row among others: as in training, and alone and among them without dropout."""
+        with torch.enable_grad(), kept(self.model):
+            check_gradient(self._losses, x, y)
+        with torch.no_grad():
+            self._look_at_values(x, y)
         modes = [(module, module.training) for module in self.model.modules()]
         self.model.eval()
         try:
-            with torch.no_grad():
-                check_independence(self._losses(x[:1], y[:1])[0], self._losses(x, y)[0])
-            if self._recorder is not None:
-                # One row alone shows a first axis that is something else.
-                with self._recorder.watching(), torch.enable_grad():
-                    losses = self._losses(x[:1], y[:1])
-                self._recorder.gradients(losses)
+            with kept(self.model):
+                self._look_without_dropout(x, y)
         except Unwatched as reason:
             self._go_general(str(reason))
         finally:
             for module, mode in modes:
                 module.training = mode
+
+    def _look_without_dropout(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        with torch.no_grad():
+            check_independence(self._losses(x[:1], y[:1])[0], self._losses(x, y)[0])
+        if self._recorder is not None:
+            # One row alone shows a first axis that is something else.
+            with self._recorder.watching(), torch.enable_grad():
+                losses = self._losses(x[:1], y[:1])
+            self._recorder.gradients(losses)
+
+    def _look_at_values(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        """At one row among others and among others still, as in training: what gradients do not show."""
+        found = []
+        others = x[:1].expand_as(x), y[:1].expand_as(y)
+        for batch in ((x, y), (x, y), others):
+            with kept(self.model):
+                found.append(self._losses(*batch)[0])
+        # Random numbers of the process's own make two passes differ.
+        if torch.equal(found[0], found[1]):
+            check_independence(found[0], found[2])
 
     def _in_parts(
         self, recorder: Recorder, x: torch.Tensor, y: torch.Tensor, out: list[torch.Tensor] | None
@@ -189,23 +213,25 @@ class ClippedSums:
         torch._foreach_zero_(total)
         for start in range(0, len(x), rows.at_a_time):
             made = rows.gradients(x[start : start + rows.at_a_time], y[start : start + rows.at_a_time])
-            with torch.no_grad():
-                flat = [each.reshape(len(each), -1) for each in made]
-                squared = torch.stack([torch.linalg.vecdot(each, each) for each in flat]).sum(0)
+            with torch.no_grad(), without_autocast(x.device):
+                squared = torch.stack([norms.squares(each) for each in made]).sum(0)
                 finite = torch.isfinite(squared)
                 weights = self._weights(squared[finite])
-                for own, each in zip(total, flat, strict=True):
-                    own += (weights @ each[finite]).view(own.shape)
+                for own, each in zip(total, made, strict=True):
+                    wide = each.to(torch.promote_types(each.dtype, torch.float32)).flatten(1)
+                    own += (weights.to(wide.dtype) @ wide[finite]).view(own.shape)
         return total
 
     def _weights(self, squared: torch.Tensor) -> torch.Tensor:
-        return squared.rsqrt().mul_(self.clip).clamp_(max=1)
+        weights = squared.rsqrt().mul_(self.clip).clamp_(max=1)
+        # Below the normal numbers of float32 a weight has few bits, and may be rounded up by half.
+        return weights.masked_fill_(weights < TINY, 0)
 
 
 def _squared_norms(parts: dict[Key, Part], rows: int, device: torch.device) -> torch.Tensor:
     """Of every row's whole gradient, `[n]`."""
     if not parts:
-        return torch.zeros(rows, device=device)
+        return torch.zeros(rows, device=device, dtype=torch.float64)
     return torch.stack([part.squared_norms() for part in parts.values()]).sum(0)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from fedcore.learning.kernels import norms
 from fedcore.learning.private.parts import Lookup, Outer, Part, Rows
 
 Gradients = dict[str, Part]
@@ -32,12 +33,13 @@ class Single(Outer):
 
     def squared_norms(self) -> torch.Tensor:
         """See `Part`."""
-        return _squares(self.a).mul_(self.d_squared())
+        # Each is a float64, so that the product of a small and a large one is neither lost nor too large.
+        return norms.squares(self.a).mul_(self.d_squared())
 
     def d_squared(self) -> torch.Tensor:
         """|d|^2, made once, `[n]`."""
         if self._d_squared is None:
-            self._d_squared = _squares(self.d)
+            self._d_squared = norms.squares(self.d)
         return self._d_squared
 
 
@@ -54,13 +56,6 @@ class SingleBias(Rows):
     def squared_norms(self) -> torch.Tensor:
         """See `Part`."""
         return self.weight.d_squared()
-
-
-def _squares(values: torch.Tensor) -> torch.Tensor:
-    """Sums of squares over the second axis, without a tensor of squares."""
-    wide = values if values.dtype.itemsize >= 4 else values.float()
-    found: torch.Tensor = torch.linalg.vector_norm(wide, dim=1)
-    return found.square_()
 
 
 def linear(module: Any, inputs: torch.Tensor, outputs: torch.Tensor) -> Gradients:

@@ -12,6 +12,7 @@ Source: Abadi et al., "Deep Learning with Differential Privacy", CCS 2016, algor
 from __future__ import annotations
 
 import math
+import secrets
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from fedcore.learning.memory import in_pieces
 from fedcore.learning.private.sampling import poisson_batch
 from fedcore.learning.private.step import Optimizer, PrivateStep
 from fedcore.learning.private.validation import STEP
-from fedcore.learning.seeds import derive_seed, reseed
+from fedcore.learning.seeds import reseed
 from fedcore.learning.task import Task
 from fedcore.learning.training import Trained, autocast_of, optimizer_of
 from strategies.base import ClientHalf
@@ -61,7 +62,7 @@ def train_privately(
     *,
     clip: float,
     noise: float,
-    seed: tuple[str | int, ...],
+    held: int | None = None,
     half: ClientHalf | None = None,
     config: dict[str, Any] | None = None,
 ) -> Trained:
@@ -70,11 +71,11 @@ def train_privately(
     Args:
         model: Holds the round's arrays; changed in place.
         task: Gives each row's loss.
-        rows: Training rows, on the model's device.
+        rows: Training rows, on the model's device; perhaps none.
         local: Epochs, batch size, optimizer, precision.
         clip: Largest Euclidean norm of a row's gradient.
         noise: Standard deviation / clip.
-        seed: Parts of the seed of dropout and augmentation, which are public. Sampling and noise are the operating system's.
+        held: Rows of the site, with those that cannot be trained on and count as nothing; as many as `rows` when None.
         half: Client half of the strategy.
         config: What the strategy sent along, for `half.begin`.
 
@@ -82,42 +83,72 @@ def train_privately(
         What was done; its loss is NaN.
 
     Raises:
-        DataError: No training rows.
+        DataError: The site holds no rows.
         JobError: The model or the task cannot be trained so.
     """
-    if len(rows) == 0:
+    held = len(rows) if held is None else held
+    if held < max(1, len(rows)):
         raise DataError("no rows to train on; give the site more data", step=STEP)
     check_task(task)
+    before = _kept(model)
     device = rows.device
     model.train()
-    reseed(model, device, *seed, "dropout")
+    # Secret and new each time: whose mask is whose depends on who is in the batch, which nobody outside may work out.
+    reseed(model, device, secrets.randbits(63))
     autocast, scaled = autocast_of(local, device)
     if scaled:
         raise JobError(
             "local.precision: float16 skips steps that overflow, which would tell of the rows; use bfloat16, float32 or auto",
             step=STEP,
         )
-    expected = min(local.batch_size, len(rows))
+    expected = min(local.batch_size, held)
     step = PrivateStep(model, task.losses, clip=clip, noise=noise, expected_batch=expected)
     move = _Move(optimizer_of(model, local), model, half)
     if half is not None:
         half.lr, half.momentum = local.lr, local.momentum if local.optimizer == "sgd" else 0.0
         half.begin(model, config or {})
     source = torch.Generator(device=device)
-    source.manual_seed(derive_seed(*seed, "augment"))
-    rate, most = sampling_rate(len(rows), local.batch_size), AT_ONCE * local.batch_size
+    source.manual_seed(secrets.randbits(63))
+    rate, most = sampling_rate(held, local.batch_size), AT_ONCE * local.batch_size
 
     def take(piece: torch.Tensor) -> None:
         batch = task.augmented(rows.batch(piece), source)
+        if len(batch) != len(piece) or len(batch.y) != len(piece):
+            raise JobError(
+                f"task {type(task).__name__}: augmented made {len(batch)} rows of {len(piece)}; allowed: as many, each from "
+                "itself",
+                step=STEP,
+            )
         with autocast():
             step.accumulate(batch.x, batch.y)
 
-    for done in range(1, steps_of_round(len(rows), local) + 1):
-        most = in_pieces(poisson_batch(len(rows), rate).to(device), most, take)
+    for done in range(1, steps_of_round(held, local) + 1):
+        chosen = poisson_batch(held, rate)
+        most = in_pieces(chosen[chosen < len(rows)].to(device), most, take)
         step.step(move)
         if half is not None:
             half.steps = done
-    return Trained(math.nan, step.steps, len(rows), local.epochs)
+        if done == 1:
+            _refuse_changed(before, model)
+    _refuse_changed(before, model)
+    return Trained(math.nan, step.steps, held, local.epochs)
+
+
+def _kept(model: nn.Module) -> dict[str, torch.Tensor]:
+    """What private steps do not move: buffers and frozen weights."""
+    moved = {name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
+    return {name: value.detach().clone() for name, value in model.state_dict().items() if name not in moved}
+
+
+def _refuse_changed(before: dict[str, torch.Tensor], model: nn.Module) -> None:
+    now = model.state_dict()
+    changed = [name for name, value in before.items() if not torch.equal(value, now[name])]
+    if changed:
+        raise JobError(
+            f"training changes {changed[0]!r}, which is no weight that gets noise, and would leave with the model; use a model "
+            "without running statistics and counters",
+            step=STEP,
+        )
 
 
 class _Move:

@@ -12,8 +12,10 @@ are linear layers over unfolded inputs; an embedding is one over unit vectors.
 On a GPU both ways are kernels that make a tile at a time (`fedcore.learning.kernels.norms`), and so is the sum
 (`fedcore.learning.kernels.accumulate`); what a norm made is kept for the sum where it is small.
 
-A ghost norm is a difference of large numbers where positions cancel each other. What rounding can take away there is added
-(`_slack`), so that a norm is never too small and a clip never too weak.
+A ghost norm is a difference of large numbers where positions cancel each other, so that it is made in float64, and what rounding
+can take from the sum is added (`fedcore.learning.kernels.norms.with_slack`). A norm that is made is that of the gradient as it is
+rounded, and the sum is of the same gradient: kept, or made again in the same pieces. So no clip is too weak, but for the rounding
+of sums of squares (less than 1e-5 of a norm).
 
 Source: Goodfellow 2015, arXiv 1510.01799 (linear layers); Li et al., ICLR 2022, arXiv 2110.05679 (sequences); Bu, Mao and Xu,
 NeurIPS 2022, arXiv 2205.10683 (the choice of the way, convolutions); Bu et al., ICML 2023, arXiv 2210.00038 (the sum from what
@@ -41,7 +43,7 @@ class Part(Protocol):
     """Gradients of rows in one parameter."""
 
     def squared_norms(self) -> torch.Tensor:
-        """`[n]`, at least as large as the exact ones, but for the rounding of a sum of squares."""
+        """float64, `[n]`: of what `weighted_sum` sums, too small by 1e-5 of it at most."""
         ...
 
     def weighted_sum(self, weights: torch.Tensor) -> torch.Tensor:
@@ -67,25 +69,29 @@ class Outer:
     outputs: torch.Tensor
     shape: tuple[int, ...]
     _made: torch.Tensor | None = field(default=None, repr=False)
+    _piece: int = field(default=0, repr=False)
 
     def squared_norms(self) -> torch.Tensor:
         """See `Part`."""
         n, g, t, k = self.inputs.shape
         o = self.outputs.shape[3]
         if t == 1 and g == 1:
-            return _squares(self.inputs.reshape(n, k)) * _squares(self.outputs.reshape(n, o))
+            return norms.squares(self.inputs) * norms.squares(self.outputs)
         if dispatch.usable(self.inputs, self.outputs):
             return self._by_kernel()
-        ghost = t * (k + o) < k * o
-        size = g * (2 * t * t if ghost else k * o)
+        # In float64, at half the pace and of twice the size, and what is made serves the sum too.
+        ghost = 4 * t * (k + o) < k * o
+        size = g * (4 * t * t if ghost else k * o)
         most = max(1, AT_A_TIME // max(1, size))
-        if n > most:
-            starts = range(0, n, most)
-            return torch.cat([self._rows(start, start + most).squared_norms() for start in starts])
-        if ghost:
-            return self._ghost(n * g, t)
-        self._made = _wide(self.outputs).mT @ _wide(self.inputs)
-        return _squares(self._made.view(n, -1))
+        if n <= most and not ghost:
+            self._made = self._gradients(0, n)
+            return norms.squares(self._made)
+        self._piece = 0 if ghost else most
+        found = [
+            self._ghost(i, i + most) if ghost else norms.squares(self._gradients(i, i + most))
+            for i in range(0, n, most)
+        ]
+        return torch.cat(found) if found else self.inputs.new_zeros(0, dtype=torch.float64)
 
     def _by_kernel(self) -> torch.Tensor:
         n, g, t, k = self.inputs.shape
@@ -98,15 +104,16 @@ class Outer:
         self._made = made
         return found.view(n, g).sum(1)
 
-    def _rows(self, start: int, end: int) -> Outer:
-        return Outer(self.inputs[start:end], self.outputs[start:end], self.shape)
+    def _gradients(self, start: int, end: int) -> torch.Tensor:
+        """Of some rows, `[n, g, o, k]`."""
+        return _wide(self.outputs[start:end]).mT @ _wide(self.inputs[start:end])
 
-    def _ghost(self, many: int, t: int) -> torch.Tensor:
-        a, d = _wide(self.inputs).reshape(many, t, -1), _wide(self.outputs).reshape(many, t, -1)
-        aa, dd = torch.bmm(a, a.mT), torch.bmm(d, d.mT)
-        slack = _slack(torch.diagonal(aa, dim1=1, dim2=2) * torch.diagonal(dd, dim1=1, dim2=2))
-        found = torch.bmm(aa.view(many, 1, t * t), dd.view(many, t * t, 1)).view(many)
-        return (found.clamp_(min=0) + slack).view(len(self.inputs), -1).sum(1)
+    def _ghost(self, start: int, end: int) -> torch.Tensor:
+        inputs, outputs = self.inputs[start:end], self.outputs[start:end]
+        kind = torch.promote_types(inputs.dtype, torch.float32)
+        # Groups are rows of their own until their norms are added.
+        each = norms.ghost_norms(inputs.flatten(0, 1).double(), outputs.flatten(0, 1).double(), kind)
+        return each.view(len(inputs), -1).sum(1)
 
     def weighted_sum(self, weights: torch.Tensor) -> torch.Tensor:
         """See `Part`."""
@@ -115,6 +122,12 @@ class Outer:
         weights = _wide(weights)
         if self._made is not None:
             return self._shaped((weights @ self._made.view(n, -1)).view(1, g, o, k))[0]
+        if self._piece:
+            total = weights.new_zeros(g * o * k)
+            for start in range(0, n, self._piece):
+                made = self._gradients(start, start + self._piece)
+                total += weights[start : start + self._piece] @ made.view(len(made), -1)
+            return self._shaped(total.view(1, g, o, k))[0]
         if g == 1 and dispatch.usable(self.inputs, self.outputs, weights):
             flat = accumulate.weighted_sum(self.inputs[:, 0], self.outputs[:, 0], weights)
             return self._shaped(flat.view(1, 1, o, k))[0]
@@ -126,7 +139,7 @@ class Outer:
 
     def each(self) -> torch.Tensor:
         """See `Part`."""
-        return self._shaped(_wide(self.outputs).mT @ _wide(self.inputs))
+        return self._shaped(self._gradients(0, len(self.inputs)))
 
     def _shaped(self, found: torch.Tensor) -> torch.Tensor:
         """`[n, g, o, k]` as gradients; inputs of a convolution are unfolded channels last."""
@@ -148,7 +161,7 @@ class Rows:
 
     def squared_norms(self) -> torch.Tensor:
         """See `Part`."""
-        return _squares(self.gradients.reshape(len(self.gradients), -1))
+        return norms.squares(self.gradients)
 
     def weighted_sum(self, weights: torch.Tensor) -> torch.Tensor:
         """See `Part`."""
@@ -187,10 +200,13 @@ class Lookup:
             new = torch.ones_like(ranked)
             new[:, 1:] = ranked[:, 1:] != ranked[:, :-1]
             slot = torch.empty_like(ids).scatter_(1, order, new.cumsum(1) - 1)
-            d = _wide(d)
+            lengths = norms.squares(d.reshape(-1, e)).sqrt_().view(-1, t).sum(1)
+            eps = torch.finfo(torch.promote_types(d.dtype, torch.float32)).eps
+            d = d.double()
             sums = torch.zeros_like(d).scatter_add_(1, slot[:, :, None].expand_as(d), d)
-            found.append(_squares(sums.view(len(d), -1)))
-        return torch.cat(found) if found else self.outputs.new_zeros(0)
+            # Vectors of one id may cancel each other, and the sum rounds what is left of them.
+            found.append((norms.squares(sums).sqrt_() + norms.SUM_UNITS * eps * lengths).square_())
+        return torch.cat(found) if found else self.outputs.new_zeros(0, dtype=torch.float64)
 
     def weighted_sum(self, weights: torch.Tensor) -> torch.Tensor:
         """See `Part`."""
@@ -228,21 +244,6 @@ def joined(parts: list[Part]) -> Part:
     return Rows(total)
 
 
-def _squares(values: torch.Tensor) -> torch.Tensor:
-    """Sums of squares over the second axis."""
-    found: torch.Tensor = torch.linalg.vector_norm(_wide(values), dim=1)  # without a tensor of squares
-    return found.square_()
-
-
 def _wide(values: torch.Tensor) -> torch.Tensor:
     """In float32, if they are of half precision: sums and squares of it overflow and round a clip away."""
     return values.float() if values.dtype in _HALF else values
-
-
-def _slack(products: torch.Tensor) -> torch.Tensor:
-    """What rounding can take from a ghost norm: some units in the last place of what it would be without cancellation.
-
-    Args:
-        products: |a_t|^2 |d_t|^2, `[m, t]`.
-    """
-    return 4 * torch.finfo(products.dtype).eps * products.sqrt().sum(1).square()

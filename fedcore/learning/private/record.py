@@ -1,7 +1,8 @@
 """What a forward pass does with a model's parameters, so that one backward pass gives every row's gradients in parts.
 
     1 forward     hooks keep each layer's input and the place of its output in the graph
-    2 check       each trainable parameter is reached in the graph as often as hooks saw it used, no more
+    2 check       each trainable parameter is reached in the graph as often as hooks saw it used, no more, and from the losses by
+                  way of the outputs that hooks saw alone
     3 backward    from the losses to these places only: gradients of outputs, none of parameters
     4 parts       input and gradient of output, layer by layer (`fedcore.learning.private.layers`)
 
@@ -49,6 +50,7 @@ class _Use:
         inputs: As they came, with rows on the first axis.
         version: Of `inputs`, then.
         edge: Of the output.
+        behind: What `inputs` come from, in the graph.
     """
 
     parameters: dict[str, nn.Parameter]
@@ -57,6 +59,7 @@ class _Use:
     inputs: torch.Tensor
     version: int
     edge: GradientEdge
+    behind: Node | None
 
 
 class Recorder:
@@ -102,7 +105,9 @@ class Recorder:
                     module.forward = attention.patched(module, partial(self._attention, module))  # type: ignore[method-assign]
                     patched.append(module)
                 else:
-                    hooks.append(module.register_forward_hook(self._seen, with_kwargs=True))
+                    # Before other hooks, which may give another output.
+                    hook = module.register_forward_hook(self._seen, with_kwargs=True, prepend=True)
+                    hooks.append(hook)
             yield
         finally:
             torch.set_autocast_cache_enabled(cached)
@@ -135,9 +140,14 @@ class Recorder:
         inputs: torch.Tensor,
         output: torch.Tensor,
     ) -> None:
+        if not output.requires_grad:
+            return
         held = inputs.detach()
+        behind = get_gradient_edge(inputs).node if inputs.requires_grad else None
         # A detached tensor has the version counter of the one it is from.
-        self._uses.append(_Use(parameters, rows, parts, held, held._version, get_gradient_edge(output)))
+        self._uses.append(
+            _Use(parameters, rows, parts, held, held._version, get_gradient_edge(output), behind)
+        )
 
     def gradients(self, losses: torch.Tensor) -> dict[Key, Part]:
         """Every row's gradients, in parts.
@@ -158,7 +168,10 @@ class Recorder:
                     continue
                 if use.inputs._version != use.version:
                     raise Unwatched("a layer's input is changed in place after it was used")
-                for name, part in use.parts(*_alike(use.inputs, gradient)).items():
+                made = use.parts(*_alike(use.inputs, gradient))
+                if not use.parameters.keys() <= made.keys():
+                    raise Unwatched("a layer has parameters besides those of its kind")
+                for name, part in made.items():
                     parameter = use.parameters.get(name)
                     if parameter is not None:
                         rows = use.rows or slice(0, parameter.shape[0])
@@ -172,7 +185,11 @@ class Recorder:
             seen.update(use.parameters.values())
             if use.inputs.shape[0] != losses.shape[0]:
                 raise Unwatched("a layer's first axis is not that of the rows")
-        hidden = _reached(losses, set(self.trainable)) - seen
+        trainable = set(self.trainable)
+        hidden = _reached(losses, trainable) - seen
+        if not hidden:
+            # An output that is changed in place, or thrown away, is one that the graph may go around.
+            hidden = _reached(losses, trainable, {use.edge.node: use.behind for use in self._uses})
         if hidden:
             raise Unwatched(f"{len(hidden)} parameters are used outside of their layers")
 
@@ -219,15 +236,25 @@ def _alike(inputs: torch.Tensor, gradient: torch.Tensor) -> tuple[torch.Tensor, 
     return inputs, gradient.to(wide)
 
 
-def _reached(losses: torch.Tensor, parameters: set[nn.Parameter]) -> Counter[nn.Parameter]:
-    """How often the graph of the losses takes each parameter."""
+def _reached(
+    losses: torch.Tensor, parameters: set[nn.Parameter], seen: dict[Node, Node | None] | None = None
+) -> Counter[nn.Parameter]:
+    """How often the graph of the losses takes each parameter.
+
+    Args:
+        losses: Where it ends.
+        parameters: Those that count.
+        seen: What goes through these does not count: each node is left for what stands with it.
+    """
+    seen = seen or {}
     if losses.grad_fn is None:
         raise JobError("the losses do not depend on any parameter that is trained; unfreeze one")
     taken: list[nn.Parameter] = []
     waiting: list[Node] = [losses.grad_fn]
     known: set[Node] = {losses.grad_fn}
     while waiting:
-        for node, _ in waiting.pop().next_functions:
+        last = waiting.pop()
+        for node in [seen[last]] if last in seen else [node for node, _ in last.next_functions]:
             if node is None:
                 continue
             if node not in known:

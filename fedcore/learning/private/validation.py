@@ -7,7 +7,9 @@ without noise.
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +21,10 @@ from fedcore.errors import JobError
 STEP = "private training"
 GROUPS = 32
 """Of a group norm, at most (Wu and He 2018, section 4)."""
+MIXED = (
+    "the loss of a row depends on the other rows of its batch, so that no clip of its gradient protects it; look for a mean, a "
+    "sort or a norm over the first axis in the model or in the loss"
+)
 _INSTANCE = nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d
 
 
@@ -126,6 +132,57 @@ def _replacement(module: nn.Module) -> nn.Module:
     return made.train(module.training)
 
 
+@contextlib.contextmanager
+def kept(model: nn.Module) -> Iterator[None]:
+    """Puts back what a forward pass changes: buffers, and generators that modules have of their own."""
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    sources = {
+        value: value.get_state()
+        for module in model.modules()
+        for value in vars(module).values()
+        if isinstance(value, torch.Generator)
+    }
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for module, name, buffer, before in buffers:
+                buffer.copy_(before)
+                module._buffers[name] = buffer
+        for source, state in sources.items():
+            source.set_state(state)
+
+
+def check_gradient(
+    losses: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], x: torch.Tensor, y: torch.Tensor
+) -> None:
+    """Raises when the loss of the first row depends on other rows, by its gradient.
+
+    Rows of ids have none, and numbers that a model takes out of the graph neither: see `check_independence`.
+
+    Args:
+        losses: `[n]`, from rows and targets.
+        x: `[n, ...]`.
+        y: `[n, ...]`.
+
+    Raises:
+        JobError: The gradient is not zero.
+    """
+    if not x.is_floating_point():
+        return
+    x = x.detach().clone().requires_grad_()
+    first = losses(x, y)[0]
+    found = torch.autograd.grad(first, x, allow_unused=True)[0] if first.requires_grad else None
+    # A row that is no number makes zeros no numbers too.
+    if found is not None and bool(found[1:].nan_to_num(nan=0.0).any()):
+        raise JobError(MIXED, step=STEP)
+
+
 def check_independence(alone: torch.Tensor, among: torch.Tensor) -> None:
     """Raises when the loss of a row is another one among other rows.
 
@@ -139,8 +196,4 @@ def check_independence(alone: torch.Tensor, among: torch.Tensor) -> None:
     """
     one, other = float(alone), float(among)
     if math.isfinite(one) and math.isfinite(other) and abs(one - other) > 1e-2 * (1e-2 + abs(one)):
-        raise JobError(
-            "the loss of a row depends on the other rows of its batch, so that no clip of its gradient protects it; look "
-            "for a mean, a sort or a norm over the first axis in the model or in the loss",
-            step=STEP,
-        )
+        raise JobError(MIXED, step=STEP)

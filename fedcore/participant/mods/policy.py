@@ -75,6 +75,11 @@ def check(participant: Participant, request: Request) -> Rule:
     if isinstance(request, TrainRequest | AnalyticsRequest):
         _check_protection(participant, request)
         _check_private(participant, request)
+    elif (budget := participant.policy.privacy.get(data)) is not None and request.kind in budget.required_for:
+        raise PolicyRefused(
+            f"{request.kind} on {data!r} leaves this site under differential privacy only (policy.privacy, required_for), "
+            "and a job of this kind has none; the site's data office can take it out of required_for"
+        )
     if isinstance(request, TrainRequest):
         _check_row_id(participant, request)
         _check_code(participant, request)

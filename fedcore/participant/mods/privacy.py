@@ -58,6 +58,11 @@ def _training(
         raise PolicyRefused(
             f"{kind} is answered without noise, and the job promises differential privacy; it is not answered"
         )
+    if request.of_record is not None:
+        from fedcore.participant.private_records import promise_of
+
+        # Whatever is told of the rows, only under a request that could be kept.
+        promise_of(participant, request)
     if kind == "query.prepare":
         from fedcore.participant.budgets import foresee
 

@@ -60,7 +60,8 @@ def test_vectors_of_a_stream() -> None:
 def test_vectors_of_a_round(name: str) -> None:
     # The participants of the vectors of AES, with masks of ChaCha20; the third drops out before it has masked.
     told = VECTORS["round"][name]
-    me = Participant.restore(json.dumps(STATES["states"][name]).encode(), ASSUMPTIONS, cipher=CHACHA)
+    state = json.dumps({**STATES["states"][name], "cipher": CHACHA}).encode()
+    me = Participant.restore(state, ASSUMPTIONS, cipher=CHACHA)
     cohort = me.meet(bytes.fromhex(STATES["round"][name]["roster"]))
     assert cohort.binding.hex() == VECTORS["binding"] and cohort.cipher == CHACHA
     assert me.shares(7).hex() == told["shares"]
@@ -146,3 +147,16 @@ def test_a_participant_goes_on_in_another_process_with_its_cipher() -> None:
 def test_an_unknown_cipher_is_refused() -> None:
     with pytest.raises(ValueError, match="'rc4'; allowed: aes, chacha20"):
         cohort_of(RUN, [bytes([i] * 32) for i in range(5)], ANY, "rc4")  # type: ignore[arg-type]
+
+
+def test_a_state_that_names_no_cipher_is_of_aes() -> None:
+    me = Participant("p0", RUN, ANY)
+    old = json.loads(me.save())
+    assert old.pop("cipher") == "aes"
+    assert Participant.restore(json.dumps(old).encode(), ANY).name == "p0"
+    with pytest.raises(
+        ValueError, match="the cipher is chacha20; this state is of a run whose masks are of aes"
+    ):
+        Participant.restore(json.dumps(old).encode(), ANY, cipher=CHACHA)
+    with pytest.raises(ValueError, match="'rc4'; allowed: aes, chacha20"):
+        Participant.restore(json.dumps({**old, "cipher": "rc4"}).encode(), ANY)

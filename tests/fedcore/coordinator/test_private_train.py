@@ -171,7 +171,7 @@ def test_a_run_that_is_resumed_is_not_charged_again_and_a_round_that_was_cut_off
     for name in five.names:
         assert len(charges(five, name)) == 1
         file = five.folder / ".fedcore" / name / "privacy" / "runs" / f"{run.json['run']}.jsonl"
-        assert len(file.read_text().splitlines()) == 1 + 4
+        assert len(file.read_text().splitlines()) == 2 + 4
 
 
 def test_a_run_whose_paid_rounds_are_used_up_ends_with_what_it_has(five: Study) -> None:

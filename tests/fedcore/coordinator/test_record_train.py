@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 from torch import nn
 
 from fedcore.coordinator.terminal_protection import promised
 from fedcore.errors import BudgetExhausted, JobError, PolicyRefused
 from fedcore.learning.builtin import Classifier
-from fedcore.learning.private import noise, step
+from fedcore.learning.private import loop, noise, step
 from fedcore.learning.task import Task
 from fedcore.trust import evidence
 from tests.sites import Study, blobs, write_job, write_site
@@ -158,7 +159,7 @@ def test_what_cannot_be_promised_is_refused_before_anything_is_trained(
 
 def test_a_delta_above_one_over_a_sites_rows_is_refused_at_the_site(three: Study) -> None:
     three.job = record_job(three.folder, PROMISE.replace("1.0e-3", "0.02"), participants="{min: 3}")
-    with pytest.raises(JobError, match=r"60 rows.*at most one over them, 0\.0167"):
+    with pytest.raises(JobError, match=r"number of rows \(60\), 0\.0167"):
         three.run()
 
 
@@ -204,3 +205,39 @@ def test_a_model_or_a_task_whose_rows_are_not_apart_is_refused_before_round_1(
         write_site(three.folder, name, blobs(60, i), extra=extra)
     with pytest.raises(JobError, match=words):
         three.run()
+
+
+def test_rows_that_cannot_be_used_are_counted_and_count_as_nothing(
+    three: Study, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(
+        step, "released", lambda values, deviation, over=1.0: [each / over for each in values]
+    )
+    monkeypatch.setattr(loop, "poisson_batch", lambda rows, rate: torch.arange(rows))
+    monkeypatch.setattr(loop, "steps_of_round", lambda rows, local: 3)
+
+    def rows(i: int, bad: bool) -> dict[str, Any]:
+        found = blobs(60, i)
+        if bad:
+            # Beside the sixty: one without a value, one of no class.
+            found = {name: np.append(values, values[:2]) for name, values in found.items()}
+            found["f1"][60], found["y"][61] = np.nan, 7
+        return found
+
+    models = []
+    for bad in (False, True):
+        for i, name in enumerate(three.names):
+            write_site(three.folder, name, rows(i, bad))
+        # The central data are the first site's own.
+        three.job = record_job(
+            three.folder,
+            local="{lr: 0.5, batch_size: 60, validation: 0}",
+            evaluation="{federated: false, central: {connector: parquet, path: central.parquet}}",
+        )
+        write_site(three.folder, "central", rows(0, False))
+        run = three.run(folder=three.folder / f"run-{bad}")
+        assert [site["train_rows"] for site in run.json["participants"]] == [62 if bad else 60] * 3
+        models.append(load_file(run.folder / "model.safetensors"))
+    assert "2 of 62 rows of study cannot be used" in caplog.text
+    for name, value in models[0].items():
+        np.testing.assert_allclose(models[1][name], value, atol=1e-6)

@@ -65,6 +65,16 @@ def test_replies_come_in_the_order_of_the_messages_whatever_finishes_first() -> 
     assert [reply.content["m"]["i"] for reply in grid.stream(asks(grid), 10)] == [0, 1, 2, 3]
 
 
+def test_a_task_that_exits_is_an_error_reply_and_its_thread_works_on() -> None:
+    def exits(message: Message, context: Context) -> RecordDict:
+        if context.node_config["partition-id"] < 2:
+            raise SystemExit(1)
+        return RecordDict()
+
+    grid = grid_of(exits, workers=1)
+    assert [reply.has_error() for reply in grid.stream(asks(grid), 10)] == [True, True, False, False]
+
+
 def test_only_a_few_messages_are_in_work_beyond_those_taken() -> None:
     started: list[int] = []
 

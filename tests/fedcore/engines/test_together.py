@@ -170,6 +170,32 @@ def test_one_that_hangs_costs_its_deadline_and_the_others_are_trained(
     assert not any(reply.has_error() for reply in grid.stream(asks(grid), 30))
 
 
+class Hanging(RowWise):
+    """Training hangs once."""
+
+    def __init__(self, make: Any) -> None:
+        super().__init__(make)
+        self.hangs, self.free = True, threading.Event()
+
+    def losses(self, outputs: Any, y: Any) -> Any:
+        if self.hangs:
+            self.hangs = False
+            self.free.wait(30)
+        return super().losses(outputs, y)
+
+
+def test_training_that_hangs_costs_its_deadline_and_the_next_round_is_trained(
+    closing: list[EmbeddedGrid], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rendezvous, "QUIET", 0.1)
+    task = Hanging(small)
+    grid, _, _ = grid_of(task, 4, workers=2, together=4)
+    closing.append(grid)
+    assert all(reply.has_error() for reply in grid.stream(asks(grid), 1.0))
+    assert [reply.content["m"]["steps"] for reply in grid.stream(asks(grid), 30)] == [2, 2, 2, 2]
+    task.free.set()
+
+
 def test_once_it_is_known_that_they_cannot_be_the_few_workers_train_them(
     closing: list[EmbeddedGrid],
 ) -> None:

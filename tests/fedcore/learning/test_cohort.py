@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from fedcore.errors import DataError, JobError
-from fedcore.learning.cohort import stacked, train_cohort, why_not
+from fedcore.learning.cohort import NotTogetherError, stacked, train_cohort, why_not
 from fedcore.learning.cohort_model import row_wise
 from fedcore.learning.examples import Examples
 from fedcore.learning.models import SmallCNN, mlp
@@ -334,6 +334,32 @@ def test_a_loss_stated_below_losses_does_not_go_with_them() -> None:
 
     assert row_wise(RowWise(small)) and not row_wise(Loss(small)) and not row_wise(Smoothed(small))
     assert_same(both(Smoothed(small), rows_of((8, 8))))
+
+
+def test_a_penalty_on_weights_that_begin_at_zero_is_seen_beside_rows_that_are_no_numbers() -> None:
+    class Ridge(RowWise):
+        def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+            penalty = torch.stack([each.square().sum() for each in model.parameters()]).sum()
+            return super().loss(model, batch) + 0.01 * penalty
+
+        def losses(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return super().losses(outputs, y)
+
+    def zero() -> nn.Module:
+        model = nn.Linear(4, 3)
+        for each in model.parameters():
+            nn.init.zeros_(each)
+        return model
+
+    rows = rows_of((9, 4))
+    rows[0].x[:] = torch.nan
+    with pytest.raises(NotTogetherError, match="is not the mean of"):
+        both(Ridge(zero), rows)
+    rows[1].x[:] = torch.nan  # nobody can tell
+    model = model_of(Ridge(zero))
+    state = stacked(model, [take_arrays(model)] * 2, "cpu")
+    done = train_cohort(model, Ridge(zero), state, rows, local(), seeds=[seed_of(0), seed_of(1)])
+    assert done.finite == [False, False]
 
 
 @pytest.mark.parametrize(

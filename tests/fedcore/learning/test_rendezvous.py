@@ -14,8 +14,9 @@ from torch import nn
 
 from fedcore.errors import DataError, JobError
 from fedcore.learning import rendezvous
+from fedcore.learning.members import Seat, Together
 from fedcore.learning.models import mlp
-from fedcore.learning.rendezvous import NEVER, Rendezvous, Seat, Together, serves, trained_together
+from fedcore.learning.rendezvous import NEVER, Rendezvous, serves, trained_together
 from fedcore.learning.task import Batch, Task
 from fedcore.learning.training import load_arrays, take_arrays, train
 from strategies.fedprox import FedProxClient
@@ -189,6 +190,87 @@ def test_what_cannot_be_trained_together_is_trained_one_by_one_and_said_once(
     assert later == [None] * 3
     assert why in str(meeting.refused)
     assert len([each for each in caplog.messages if "one by one" in each]) == 1
+
+
+class Wary(RowWise):
+    """Raises for labels it does not know, with the label in its words."""
+
+    def losses(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        nn.functional.embedding(y, torch.ones(3, 1))
+        return super().losses(outputs, y)
+
+
+def test_the_one_whose_rows_are_wrong_is_found_and_the_others_are_trained_together(
+    meeting: Rendezvous, sizes: list[int]
+) -> None:
+    task, rows = Wary(small), rows_of((9, 9, 9, 9))
+    rows[2].y[5] = 70
+    got = Crowd(meeting, [joining(task, i, each) for i, each in enumerate(rows)]).join()
+    for i in (0, 1, 3):
+        assert_alone(task, i, rows[i], got[i])
+    assert isinstance(got[2], IndexError)
+    assert sizes == [4, 2, 2, 1, 1] and meeting.refused is None
+
+
+class Says(RowWise):
+    """A mistake that only shows together, told with what is in the rows."""
+
+    def losses(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        if torch._C._functorch.is_batchedtensor(outputs):
+            raise ValueError("patient 4711 has no label")
+        return super().losses(outputs, y)
+
+
+def test_words_that_may_quote_rows_are_not_logged(
+    meeting: Rendezvous, caplog: pytest.LogCaptureFixture
+) -> None:
+    task, rows = Says(small), rows_of((9, 8))
+    got = Crowd(meeting, [joining(task, i, each) for i, each in enumerate(rows)]).join()
+    assert_alone(task, 0, rows[0], got[0])
+    assert meeting.refused == "ValueError" and "4711" not in caplog.text
+
+
+def test_a_trainer_that_comes_back_finds_its_successor_and_ends(
+    meeting: Rendezvous, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, release, real, tasks = (
+        threading.Event(),
+        threading.Event(),
+        rendezvous.train_cohort,
+        RowWise(small),
+    )
+
+    def hangs(*given: Any, **options: Any) -> Any:
+        monkeypatch.setattr(rendezvous, "train_cohort", real)
+        began.set()
+        assert release.wait(WAIT)
+        return real(*given, **options)
+
+    monkeypatch.setattr(rendezvous, "train_cohort", hangs)
+    seats: list[Seat] = []
+    rows = rows_of((9, 8))
+
+    def joined(number: int) -> Callable[[Seat], Any]:
+        def work(seat: Seat) -> Any:
+            seats.append(seat)
+            return joining(tasks, number, rows[number])(seat)
+
+        return work
+
+    first = Crowd(meeting, [joined(0), joined(1)])
+    assert began.wait(WAIT)
+    hung = meeting._trainer
+    seats[0].leave()
+    assert meeting._trainer is hung  # somebody waits for it still
+    seats[1].leave()
+    assert all(isinstance(each, JobError) for each in first.join())  # the threads do not hang with it
+    got = Crowd(meeting, [joining(tasks, i, each) for i, each in enumerate(rows)]).join()
+    for i, each in enumerate(rows):
+        assert_alone(tasks, i, each, got[i])
+    release.set()
+    assert hung is not None
+    hung.join(WAIT)
+    assert not hung.is_alive() and meeting._trainer is not hung
 
 
 class Mean(Task):

@@ -225,6 +225,19 @@ def test_a_thread_keeps_its_replicas_from_round_to_round() -> None:
     assert replicas(task, (CPU, CPU)) is not first
 
 
+def test_replicas_are_not_kept_for_a_task_that_only_compares_equal() -> None:
+    class Equal(Classes):
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        def __hash__(self) -> int:
+            return 0
+
+    first = replicas(Equal(), (CPU, CPU))
+    assert replicas(Equal(), (CPU, CPU)) is not first
+    release_replicas()
+
+
 def test_devices_are_those_from_the_first_on_and_never_more_than_there_are(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)

@@ -67,7 +67,7 @@ def site(folder: Path, **budget: Any) -> Participant:
 def rows(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """How many rows the site has; changed by tests."""
     held = SimpleNamespace(count=100)
-    opened = lambda participant, request: SimpleNamespace(train=np.arange(held.count))  # noqa: E731
+    opened = lambda participant, request: SimpleNamespace(held=held.count)  # noqa: E731
     monkeypatch.setattr(private_records, "open_site", opened)
     return held
 
@@ -111,7 +111,7 @@ def test_a_request_for_what_depends_on_the_rows_is_refused_at_the_site(local: di
 
 
 def test_a_delta_that_would_show_a_row_is_refused() -> None:
-    with pytest.raises(JobError, match=r"2000 rows; allowed: at most one over them, 0\.0005"):
+    with pytest.raises(JobError, match=r"at most one over this site's number of rows \(2000\), 0\.0005"):
         promise(asked(), 2000, 1)
 
 
@@ -198,6 +198,7 @@ def test_a_promise_to_a_row_is_paid_from_a_ledger_of_rows_only(relation: str) ->
             training_cost(asked(), RELATIONS[relation])
 
 
+@pytest.mark.usefixtures("rows")
 def test_numbers_of_rows_are_told_and_evaluations_are_not(tmp_path: Path) -> None:
     gate = privacy(lambda context: site(tmp_path))
     context = Context(1, 1, {}, RecordDict(), {})

@@ -263,9 +263,13 @@ def test_a_crash_between_the_charge_and_the_count_does_not_charge_twice(tmp_path
     who, request = site(tmp_path, epsilon=10, delta=1e-4), asked(noise_plan())
     update(who, request)
     count = tmp_path / "state" / "privacy" / "runs" / "run-1.jsonl"
-    count.write_text("")
+    # What was agreed is written first, then the ledger, then that it was charged.
+    count.write_text(count.read_text().splitlines(keepends=True)[0])
     update(who, request)
-    assert len(_ledger(who).account().charges) == 1 and len(count.read_text().splitlines()) == 2
+    assert len(_ledger(who).account().charges) == 1 and len(count.read_text().splitlines()) == 3
+    count.write_text("")
+    with pytest.raises(DataError, match="the count of its updates is gone"):
+        update(who, request)
     count.write_text("half a li")
     with pytest.raises(DataError, match="cannot be read"):
         update(who, request)

@@ -7,6 +7,8 @@ import math
 from fractions import Fraction
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.stats import norm
 
@@ -99,6 +101,54 @@ def test_the_noise_for_an_epsilon_is_enough_and_hardly_more() -> None:
     assert epsilon([Gaussian(shares, 5)], DELTA, ROWS).rdp == pytest.approx(2, rel=0.02)
 
 
+@pytest.mark.parametrize(
+    ("rows", "batch", "steps", "wanted", "delta"),
+    [
+        pytest.param(12_127, 3, 1, 0.6734, 1.03e-6, marks=pytest.mark.slow),
+        pytest.param(60_000, 64, 938, 1.0, 1e-5, marks=pytest.mark.slow),
+        pytest.param(1_182, 9, 1, 0.3306, 7.6e-4, marks=pytest.mark.slow),
+        pytest.param(2_000, 64, 300, 8.0, 1e-5, marks=pytest.mark.slow),
+        (50_000, 500, 2_000, 0.05, 1e-7),
+        (100, 100, 20, 3.0, 1e-3),
+    ],
+)
+def test_the_noise_of_training_is_never_too_little_and_hardly_too_much(
+    rows: int, batch: int, steps: int, wanted: float, delta: float
+) -> None:
+    def rounds(noise: float) -> list[Gaussian]:
+        return [Gaussian(noise, steps, batch / rows)]
+
+    def fine(noise: float) -> float:
+        found = accounting._pld(rounds(noise), delta, accounting._grid(rounds(noise))[0] / 3)
+        assert found is not None
+        return found
+
+    noise = noise_for(wanted, delta, rows, rounds)
+    assert fine(noise) <= wanted * (1 + 1e-6) < fine(noise * (1 - 3e-3)) * (1 + 1e-6)
+    found = epsilon(rounds(noise), delta, rows)
+    assert found.value <= wanted * (1 + 1e-6) and found.apart is not None and found.apart < 0.002
+
+
+@given(
+    noise=st.floats(1e-3, 1e6),
+    sampling=st.floats(1e-9, 1),
+    times=st.integers(1, accounting.MOST_TIMES),
+)
+def test_no_grid_of_losses_fills_the_memory(noise: float, sampling: float, times: int) -> None:
+    step, loose = accounting._grid([Gaussian(noise, times, sampling)])
+    assert step > 0 and loose >= 0
+    assert 0.5 / noise**2 + 10 / noise + math.log(sampling) <= step * 2**19 * (1 + 1e-9)
+    # The loss of all rounds that are not sampled is the largest, and known.
+    step, _ = accounting._grid([Gaussian(noise, times)])
+    assert times / noise**2 <= step * 2**22 * (1 + 1e-9)
+
+
+def test_noise_so_small_that_its_losses_are_huge_has_a_figure() -> None:
+    found = epsilon([Gaussian(0.01, 3, 0.001)], DELTA, ROWS)
+    assert found.fourier == pytest.approx(found.pld, rel=0.01) and found.value > 1e3
+    assert noise_for(1e6, DELTA, ROWS) == pytest.approx(accounting.LEAST_NOISE, rel=1e-3)
+
+
 def test_what_it_costs_goes_to_the_ledger_rounded_up() -> None:
     found = Epsilons(1e-5, 0.12345678901, 0.1234, 0.2)
     assert found.cost() == epsilon_cost("0.123456790", "1e-5")
@@ -138,6 +188,7 @@ def test_numbers_that_are_not_positive_and_finite_are_refused(wrong: float) -> N
     [
         (Gaussian(1, 0), "happens 0 times"),
         (Gaussian(1, True), "happens True times"),
+        (Gaussian(1, 10**7 + 1), "happens 10000001 times; allowed: at most 10000000. Cure: fewer rounds"),
         (Gaussian(1, 1, 1.5), "sampling is 1.5"),
         (DiscreteGaussian(Fraction(0)), "variance is 0"),
         (DiscreteLaplace(Fraction(1), 0), "sensitivity is 0 steps"),

@@ -97,3 +97,10 @@ def test_a_diverged_update_is_found_on_the_device_and_the_round_goes_on(devices:
     holds(one(grid, messages()), [0, 2, 3, 4], grid)
     assert devices.count("masked") == 5
     holds(one(grid, messages(number=2)), [0, 2, 3, 4], grid)
+
+
+def test_a_grid_with_a_cipher_that_is_none_or_that_its_protocol_has_not_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match=r"'rc4' under secagg\+; allowed: aes, chacha20"):
+        SecureAggregationGrid(engine(3), cipher="rc4")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"'chacha20' under threshold.*others than aes under secagg\+ only"):
+        SecureAggregationGrid(engine(3), protocol="threshold", cipher="chacha20")

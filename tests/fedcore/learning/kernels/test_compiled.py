@@ -28,7 +28,7 @@ def split(settings: dict[str, Any], **more: object) -> tuple[dict[str, Any], dic
 
 def norms(kind: str, t: int, k: int, o: int, *, aligned: bool = True) -> list[Build]:
     wide = kind == "fp32"
-    types = of(kind, ("t", "tiles"), ("sums", "lengths"), aligned=aligned)
+    types = of(kind, ("t", "tiles"), ("sums", "sizes"), aligned=aligned)
     ghost = triton_norms.ghost_settings(triton_norms.ghost_tile(t), wide=wide)
     builds = [Build("_ghost", types, *split(ghost, a_feature=1, d_feature=1))]
     types = of(kind, ("t", "tiles"), ("sums", "sizes", "kept"), aligned=aligned)

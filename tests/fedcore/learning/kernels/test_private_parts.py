@@ -116,4 +116,4 @@ def test_an_unfolded_convolution_is_a_linear_layer_over_positions() -> None:
         for i in range(3)
     ]
 
-    torch.testing.assert_close(part.squared_norms(), torch.stack(each), rtol=2e-5, atol=0)
+    torch.testing.assert_close(part.squared_norms(), torch.stack(each).double(), rtol=2e-5, atol=0)

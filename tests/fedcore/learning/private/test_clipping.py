@@ -499,6 +499,61 @@ def test_activations_in_place_after_a_layer_are_no_trouble() -> None:
     )
 
 
+class Before(nn.Module):
+    """An output over positions that is used before it is changed in place, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = self.a(x)
+        early = found + 0
+        return self.b(early + torch.relu_(found))
+
+
+def test_an_output_that_is_used_before_and_after_a_change_in_place_counts_whole() -> None:
+    assert_same(double(Before), numbers(4, 5, 4), route="general")
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_weight_that_is_made_of_other_parameters_goes_the_general_way() -> None:
+    assert_same(double(lambda: nn.utils.weight_norm(nn.Linear(4, 3))), numbers(4, 4), route="general")
+
+
+def test_hooks_of_ones_own_may_change_an_output() -> None:
+    model = double(lambda: nn.Sequential(nn.Linear(4, 3)))
+    model[0].register_forward_hook(lambda module, args, output: 2 * output)
+
+    assert_same(model, numbers(4, 4))
+
+
+@settings(max_examples=20, deadline=None)
+@given(size=st.integers(-40, 30), clip=st.integers(-35, 3), route=st.sampled_from(["parts", "general"]))
+def test_no_size_of_numbers_makes_a_clip_weak(size: int, clip: int, route: str) -> None:
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 3))
+    sums = ClippedSums(model, lambda made, y: (made * y).sum((1, 2)), 10.0**clip)
+    if route == "general":
+        sums._go_general("asked for")
+    found = sums(torch.randn(1, 3, 4), 10.0**size * torch.randn(1, 3, 3))
+    length = math.sqrt(sum(float(each.double().square().sum()) for each in found))
+    # The smallest float32 is 1e-45.
+    assert length <= 10.0**clip * (1 + 1e-5) + 1e-43
+
+
+def test_a_large_weight_whose_rows_are_summed_in_pieces_is_clipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = torch.Generator().manual_seed(1)
+    a, d = torch.randn(5, 1, 64, 6, generator=source), torch.randn(5, 1, 64, 4, generator=source)
+    whole, pieces = parts.Outer(a, d, (4, 6)), parts.Outer(a, d, (4, 6))
+    found = whole.squared_norms(), whole.weighted_sum(torch.arange(5.0))
+    monkeypatch.setattr(parts, "AT_A_TIME", 48)
+
+    torch.testing.assert_close(pieces.squared_norms(), found[0])
+    torch.testing.assert_close(pieces.weighted_sum(torch.arange(5.0)), found[1])
+    assert pieces._made is None
+
+
 def test_hooks_are_gone_after_an_error_and_gradients_are_left_alone() -> None:
     model = mlp(4, CLASSES)
     sums = ClippedSums(model, LOSS, 1.0)
@@ -533,6 +588,45 @@ def test_rows_that_depend_on_each_other_are_refused() -> None:
 
     with pytest.raises(JobError, match="depends on the other rows"):
         sums(numbers(5, 4), torch.zeros(5, dtype=torch.int64))
+
+
+def test_a_look_at_rows_draws_nothing_and_leaves_buffers_alone() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inside = nn.Linear(4, CLASSES)
+            self.register_buffer("seen", torch.zeros(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.seen += 1
+            found: torch.Tensor = self.inside(x)
+            return found
+
+    model = own_randomness(nn.Sequential(nn.Dropout(0.5), Counting()))
+    source = torch.Generator().manual_seed(4)
+    model[0].source = source
+    sums, before = ClippedSums(model, LOSS, 1.0), source.get_state()
+    sums._look(torch.ones(3, 4), torch.zeros(3, dtype=torch.int64))
+
+    assert torch.equal(source.get_state(), before)
+    assert not model[1].seen.any()
+
+
+class Shared(nn.Module):
+    """Takes from each row what all have, and hides it from the gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names, self.out = nn.Embedding(5, 4), nn.Linear(4, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = self.names(x)
+        return self.out(found - found.mean(0).detach() if self.training else found)
+
+
+def test_rows_of_ids_that_depend_on_each_other_in_training_are_refused() -> None:
+    with pytest.raises(JobError, match="depends on the other rows"):
+        ClippedSums(Shared(), LOSS, 1.0)(torch.arange(4), torch.zeros(4, dtype=torch.int64))
 
 
 def test_bad_input_is_told() -> None:
