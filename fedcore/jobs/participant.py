@@ -12,7 +12,7 @@ from fedcore.jobs.asks import check_statistic
 from fedcore.jobs.common import Address, Bytes, Name, Strict
 from fedcore.jobs.datasets import DataSet
 from fedcore.jobs.psi import Protocol
-from fedcore.jobs.secure import SumProtocol
+from fedcore.jobs.secure import MaskCipher, SumProtocol
 
 Kind = Literal["train", "psi", "vertical", "analytics"]
 Neighbours = Literal[
@@ -120,6 +120,7 @@ class Aggregated(Strict):
             follows the protocol, which is all that `ckks` and `paillier` do.
         protocols: That may be used, or `any`. Numbers of rows are summed under `secagg+` whatever the protocol (see
             `examples` in the job), so that it belongs in the list.
+        ciphers: Of the masks of `secagg+` that may be used, or `any`.
         personal: Whether it takes part where the coordinator sends each participant another model or other settings,
             with which it could single one out.
     """
@@ -129,6 +130,7 @@ class Aggregated(Strict):
     corrupt: float = Field(default=0.05, ge=0, lt=1)
     adversary: Literal["active", "curious"] = "active"
     protocols: Literal["any"] | tuple[SumProtocol, ...] = "any"
+    ciphers: Literal["any"] | tuple[MaskCipher, ...] = "any"
     personal: bool = False
 
 

@@ -195,6 +195,8 @@ def _check_protection(participant: Participant, request: TrainRequest | Analytic
         lacking.append(f"adversary is {asked.adversary}, active is required")
     if not _named(asked.protocol, own.protocols):
         lacking.append(f"protocol is {asked.protocol}, allowed are {_listed(own.protocols)}")
+    if asked.protocol == "secagg+" and not _named(asked.cipher, own.ciphers):
+        lacking.append(f"cipher is {asked.cipher}, allowed are {_listed(own.ciphers)}")
     if lacking:
         raise PolicyRefused(
             f"the job's secure aggregation protects less than this site requires: {'; '.join(lacking)} "

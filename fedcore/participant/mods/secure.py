@@ -29,6 +29,7 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 from crypto.errors import ProtocolError
 from crypto.secagg.graph import Assumptions
 from crypto.signatures import Authenticator
+from crypto.streams import CIPHERS
 from fedcore.errors import FedcoreError, IdentityError, JobError, PolicyRefused, ProtocolFailed
 from fedcore.flower import array_record, arrays_in, digest_of, error_reply, metrics_in, ndarrays
 from fedcore.jobs.participant import Participant as Site
@@ -68,6 +69,7 @@ class Own:
         authenticator: Of its identity and the pinned ones; None where the coordinator is trusted with keys.
         plain: Whether it answers a train or evaluate message that is not protected.
         protocols: That it takes part in.
+        ciphers: Of the masks of `secagg+` that it uses.
         personal: Whether it takes part where each participant is sent another model or other settings.
         device: To round and mask on where the cipher is one for GPUs: `auto`, `cuda`, `cuda:N`; `cpu` for none.
     """
@@ -77,6 +79,7 @@ class Own:
     authenticator: Authenticator | None = None
     plain: bool = False
     protocols: tuple[str, ...] = PROTOCOLS
+    ciphers: tuple[str, ...] = CIPHERS
     personal: bool = False
     device: str = "cpu"
 
@@ -225,6 +228,8 @@ def _unfit(agreed: Agreed, own: Own) -> str | None:
     """What is wrong with a protocol for a participant."""
     if agreed.protocol not in own.protocols:
         return f"protocol is {agreed.protocol}, allowed are {', '.join(own.protocols)}"
+    if agreed.protocol == "secagg+" and agreed.cipher not in own.ciphers:
+        return f"cipher is {agreed.cipher}, allowed are {', '.join(own.ciphers)}"
     if agreed.assumptions.adversary == "active" and agreed.protocol not in ACTIVE:
         return f"{agreed.protocol} holds against a coordinator that follows it only; {', '.join(ACTIVE)} hold against any"
     return None
@@ -365,9 +370,16 @@ def own_of(participant: Site, signed: bool, device: str = "cpu") -> Own:
         pins = {name: peer.public_key for name, peer in peers.items()}
         signs = authenticator(identity_of(participant), pins)
     protocols = PROTOCOLS if policy.protocols == "any" else policy.protocols
+    ciphers = CIPHERS if policy.ciphers == "any" else policy.ciphers
     given = device if participant.resources.gpus == "auto" else "cpu"
     return Own(
-        participant.name, assumptions, signs, protocols=protocols, personal=policy.personal, device=given
+        participant.name,
+        assumptions,
+        signs,
+        protocols=protocols,
+        ciphers=ciphers,
+        personal=policy.personal,
+        device=given,
     )
 
 

@@ -11,13 +11,14 @@ import torch
 
 from crypto.quantisation import FixedPoint, quantise
 from crypto.secagg.participant import Participant
-from crypto.streams import KEY_BYTES, StreamCipher
+from crypto.streams import CIPHERS, KEY_BYTES, StreamCipher
 from fedcore.coordinator.grids.secure import unfit
 from fedcore.errors import FedcoreError
 from fedcore.jobs.participant import Aggregated
 from fedcore.learning.kernels import dispatch, masking, normal, unmasking
 from fedcore.participant import protected_device
 from fedcore.participant.mods.protocols.base import Agreed
+from fedcore.participant.mods.secure import Own, _unfit
 from tests.crypto.secagg.cohorts import ANY
 
 FORM = FixedPoint(1.0, 3)
@@ -88,11 +89,13 @@ def test_the_cpu_takes_masks_away_whatever_the_device_raises(monkeypatch: pytest
     assert vector[0] != 0
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the coordinator alone names the cipher; a site's policy has no word in it"
-)
 def test_a_site_can_insist_on_a_cipher() -> None:
-    assert Aggregated.model_validate({"ciphers": ["chacha20"]})
+    asked = Agreed()
+    for policy, refused in ((["chacha20"], True), (["aes"], False), ("any", False)):
+        own = Aggregated.model_validate({"ciphers": policy})
+        ciphers = CIPHERS if own.ciphers == "any" else own.ciphers
+        told = _unfit(asked, Own("a", ciphers=ciphers))
+        assert (told is not None and "cipher is aes" in told) == refused
 
 
 @pytest.mark.parametrize("agreed", [Agreed(cipher="des"), Agreed(protocol="threshold", cipher="chacha20")])  # type: ignore[arg-type]

@@ -215,7 +215,9 @@ def test_a_ruled_out_kernel_gives_the_numbers_of_plain_torch(monkeypatch: pytest
     a, d, w = torch.randn(3, 5, 4), torch.randn(3, 5, 2), torch.rand(3)
     each = d.mT @ a
 
-    torch.testing.assert_close(norms.squared_norms(a, d), each.double().square().sum((1, 2)), rtol=1e-5, atol=0)
+    torch.testing.assert_close(
+        norms.squared_norms(a, d), each.double().square().sum((1, 2)), rtol=1e-5, atol=0
+    )
     torch.testing.assert_close(norms.norms_and_gradients(a, d)[1], each)
     torch.testing.assert_close(accumulate.weighted_sum(a, d, w), torch.einsum("n,nok->ok", w, each))
     torch.testing.assert_close(accumulate.clipped_sum(a, d, torch.full((3,), 4.0), 1.0), each.sum(0) / 2)
