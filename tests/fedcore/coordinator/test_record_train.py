@@ -88,6 +88,7 @@ def test_a_run_keeps_its_promise_charges_each_site_once_and_says_so(three: Study
     assert {layers["budget"] for layers in receipt["layers"].values()} == {"charged"}
     report = (run.folder / "report.html").read_text()
     assert "add-remove-row" in report and "record-level" in report
+    assert "would leave it without noise" in report and "baselines: [local" not in report
     assert "one row of a site is there or is not" in str(promised(told)[0])
     if sums == "none":
         with pytest.raises(BudgetExhausted, match=r"requested epsilon 1.*remaining epsilon 0\.5"):
