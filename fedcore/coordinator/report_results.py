@@ -30,7 +30,9 @@ def comparison(record: Record) -> Markup:
         if not record.rounds:
             return Markup("")
         if record.raw.get("privacy"):
-            text = Markup("This run trained no baselines: what a site reaches alone would leave it without noise.")
+            text = Markup(
+                "This run trained no baselines: what a site reaches alone would leave it without noise."
+            )
             return section("Federated against alone and pooled", element("p", text, class_="quiet"))
         asked = join(["This run trained no baselines. With ", element("code", "baselines: [local, pooled]")])
         text = join([asked, " in the job, the report compares the federated model with each site alone."])
